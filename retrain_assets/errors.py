@@ -1,0 +1,127 @@
+"""The exception tree: everything that this package raises on purpose.
+
+    RetrainError
+    ├── SpecError            one or more problems in spec files (file, line, rule, value, remedy)
+    ├── SettingsError        the environment: an unset or unusable variable
+    ├── SourceError          a source cannot be read, or has no such partition
+    ├── ContractError        raw data breaks the model's data contract
+    ├── FeatureError         the user's SQL or Python transform failed or broke its rules
+    ├── TableError           a table at rest is missing or unreadable
+    ├── DriftError           two tables cannot be compared
+    ├── TrainingError        too little data, a bad target, a trainer that failed
+    ├── RegistryError        the model registry: unreachable, or holds something else than it should
+    └── LedgerError          the promotion ledger
+        └── ChampionChanged  somebody else promoted in between: compare-and-set lost
+
+Messages name the subject, the rule, the value and the remedy. A message never contains the value of
+an environment variable.
+"""
+
+from dataclasses import dataclass
+
+__all__ = [
+    "ChampionChanged",
+    "ContractError",
+    "DriftError",
+    "FeatureError",
+    "LedgerError",
+    "Problem",
+    "RegistryError",
+    "RetrainError",
+    "SettingsError",
+    "SourceError",
+    "SpecError",
+    "TableError",
+    "TrainingError",
+]
+
+
+class RetrainError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong in one spec file.
+
+    Attributes:
+        file: path of the file as the user gave it.
+        line: 1-based line; 0 where the problem is the file as a whole.
+        path: dotted path of the field, "" for the file as a whole.
+        message: the rule, the value and the remedy.
+    """
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"line {self.line}  " if self.line else ""
+        field = f"{self.path}: " if self.path else ""
+        return f"{where}{field}{self.message}"
+
+
+class SpecError(RetrainError):
+    """All problems of one or more spec files at once.
+
+    `str()` of it is the report that the command line prints::
+
+        model_specs/churn.yaml: 2 problems
+          line 14  gate.metric: 'aucc' is not one of ... (did you mean 'auc'?)
+          line 21  train.holdout: must be >= 1, got 0
+    """
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = sorted(problems)
+        super().__init__(self._render())
+
+    def _render(self) -> str:
+        by_file: dict[str, list[Problem]] = {}
+        for problem in self.problems:
+            by_file.setdefault(problem.file, []).append(problem)
+        lines: list[str] = []
+        for file, problems in by_file.items():
+            lines.append(f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
+            lines.extend(f"  {problem}" for problem in problems)
+        return "\n".join(lines)
+
+
+class SettingsError(RetrainError):
+    """An environment variable is unset or unusable."""
+
+
+class SourceError(RetrainError):
+    """A source cannot be read, or does not have the partition."""
+
+
+class ContractError(RetrainError):
+    """Raw data breaks the model's data contract."""
+
+
+class FeatureError(RetrainError):
+    """The feature transform failed, or its result breaks the rules for a feature table."""
+
+
+class TableError(RetrainError):
+    """A table at rest is missing or unreadable."""
+
+
+class DriftError(RetrainError):
+    """Two tables cannot be compared."""
+
+
+class TrainingError(RetrainError):
+    """A model cannot be trained or evaluated."""
+
+
+class RegistryError(RetrainError):
+    """The model registry is unreachable, or holds something else than it should."""
+
+
+class LedgerError(RetrainError):
+    """The promotion ledger cannot be read or written."""
+
+
+class ChampionChanged(LedgerError):
+    """Compare-and-set lost: the champion is no longer the one the candidate was compared with."""

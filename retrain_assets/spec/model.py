@@ -1,0 +1,557 @@
+"""ModelSpec: what a user may say about one model, as frozen pydantic models.
+
+Belongs here: fields, their rules and their documentation (the field reference and the JSON Schema
+are made from it). Does not: reading files (`loading`), what the fields do.
+"""
+
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from retrain_assets.spec.partitions import Every, PartitionScheme
+from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, Literal_
+
+__all__ = [
+    "METRICS",
+    "Alarm",
+    "Column",
+    "Contract",
+    "Drift",
+    "Features",
+    "Freshness",
+    "FreshnessWindow",
+    "Gate",
+    "ModelSpec",
+    "Partitions",
+    "Retrain",
+    "Source",
+    "SqlSource",
+    "Thresholds",
+    "Train",
+]
+
+Task = Literal["binary", "multiclass", "regression", "ranking"]
+Metric = Literal[
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1", "f1_macro",
+    "mae", "rmse", "mape", "r2", "ndcg@5", "ndcg@10", "map@10",
+]  # fmt: skip
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1"),
+    "multiclass": ("log_loss", "accuracy", "f1_macro"),
+    "regression": ("mae", "rmse", "mape", "r2"),
+    "ranking": ("ndcg@10", "ndcg@5", "map@10"),
+}
+"""Metrics that a task may be judged by; the first is the default of `gate.metric`."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def _date(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    if not isinstance(value, date):
+        raise ValueError(f"must be a date like 2024-01-31, got {value!r}")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_date)]
+
+
+class Partitions(_Frozen):
+    """How the model's data is cut in time (UTC)."""
+
+    every: Every = Field(description="Length of one partition; weeks begin on Monday.")
+    start: Day = Field(description="First day with data.")
+    end: Day | None = Field(None, description="Last day with data; left out for a live source.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Partitions":
+        if self.end is not None and self.end < self.start:
+            raise ValueError(f"end {self.end} is before start {self.start}")
+        return self
+
+
+class SqlSource(_Frozen):
+    """A query against any database that SQLAlchemy speaks to."""
+
+    connection: Connection = Field(
+        description="SQLAlchemy URL; credentials as ${NAME}. Write `postgresql+psycopg2://` for PostgreSQL."
+    )
+    query: Literal_ = Field(
+        min_length=1,
+        description=(
+            "SELECT with the bound parameters `:partition_start` and `:partition_end` (timestamps, "
+            "UTC, half-open) and `:partition_key` (text). Values are bound, never formatted in."
+        ),
+    )
+
+
+class Source(_Frozen):
+    """Where the raw rows of a partition come from: exactly one of files, sql, python."""
+
+    files: Connection | None = Field(
+        None,
+        description=(
+            "Path or URL (any fsspec protocol) of Parquet or CSV files, with `{partition}` where the "
+            "partition key stands and `*` for several files. Relative paths start at the spec file."
+        ),
+    )
+    format: Literal["parquet", "csv"] | None = Field(
+        None, description="Format of `files`; by default from the file name's ending."
+    )
+    storage_options: dict[str, Connection] = Field(
+        default_factory=dict, description="Options for the fsspec filesystem; values may be ${NAME}."
+    )
+    sql: SqlSource | None = Field(None, description="A database query.")
+    python: DottedPath | None = Field(
+        None,
+        description=(
+            "Function `load(window, **options)` that returns a DataFrame or Arrow table; `window` has "
+            "`key`, `start` and `end` (UTC), and is None for `partitions: none`."
+        ),
+    )
+    available: DottedPath | None = Field(
+        None,
+        description=(
+            "Function `available(**options)` that returns the partition keys that the source has. "
+            "By default: files are listed; other sources are asked `lag` after a partition's end."
+        ),
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for `python` and `available`."
+    )
+    lag: Duration | None = Field(
+        None, description="How long after a partition's end its data is complete."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Source":
+        kinds = [k for k in ("files", "sql", "python") if getattr(self, k) is not None]
+        if len(kinds) != 1:
+            raise ValueError(
+                f"needs exactly one of files, sql, python, got {', '.join(kinds) or 'none'}"
+            )
+        if self.files is None and (self.format is not None or self.storage_options):
+            raise ValueError("format and storage_options belong to files")
+        if self.options and self.python is None and self.available is None:
+            raise ValueError("options belong to python or available")
+        if self.files is not None and self.file_format is None:
+            raise ValueError(
+                f"cannot tell the format from '{self.files}'; set format: parquet or format: csv"
+            )
+        return self
+
+    @property
+    def kind(self) -> Literal["files", "sql", "python"]:
+        """Which of the three it is."""
+        return "files" if self.files is not None else "sql" if self.sql is not None else "python"
+
+    @property
+    def file_format(self) -> Literal["parquet", "csv"] | None:
+        """Format of `files`, from the ending where it is not said."""
+        if self.format is not None or self.files is None:
+            return self.format
+        name = self.files.lower()
+        if name.endswith((".parquet", ".pq")):
+            return "parquet"
+        return "csv" if name.endswith((".csv", ".csv.gz")) else None
+
+
+class Column(_Frozen):
+    """What the contract promises about one raw column."""
+
+    type: Literal["int", "float", "string", "bool", "timestamp"] | None = Field(
+        None, description="Type; whole numbers also pass as float."
+    )
+    nullable: bool = Field(True, description="Whether nulls are allowed.")
+    max_null_rate: float | None = Field(None, ge=0, le=1, description="Largest share of nulls.")
+    min: float | None = Field(None, description="Smallest allowed value.")
+    max: float | None = Field(None, description="Largest allowed value.")
+    allowed: tuple[str | int | float | bool, ...] | None = Field(
+        None, min_length=1, description="The only allowed values."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Column":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        if (self.min is not None or self.max is not None) and self.type not in (None, "int", "float"):
+            raise ValueError(f"min and max are for numbers, not for type {self.type}")
+        if not self.nullable and self.max_null_rate is not None:
+            raise ValueError("max_null_rate says nothing where nullable is false")
+        return self
+
+
+class Contract(_Frozen):
+    """What raw data must look like; a breach fails raw_data before anything is written."""
+
+    columns: dict[str, Column] = Field(
+        default_factory=dict, description="Required columns and their rules."
+    )
+    min_rows: int = Field(1, ge=0, description="Fewest rows in a partition.")
+    max_rows: int | None = Field(None, ge=1, description="Most rows in a partition.")
+    extra: Literal["allow", "forbid"] = Field(
+        "allow", description="Whether columns beyond the listed ones may come."
+    )
+    unique: tuple[str, ...] = Field((), description="Columns whose combination must be unique.")
+
+    @model_validator(mode="after")
+    def _rows(self) -> "Contract":
+        if self.max_rows is not None and self.max_rows < self.min_rows:
+            raise ValueError(f"max_rows {self.max_rows} is below min_rows {self.min_rows}")
+        return self
+
+
+class Features(_Frozen):
+    """How raw rows become a feature table (with the target): one of sql, python, or neither."""
+
+    sql: Literal_ | None = Field(
+        None,
+        description=(
+            "DuckDB SQL, or the path of a .sql file relative to the spec. It reads `raw` (this "
+            "partition) and, with lookback, `history` (the earlier partitions)."
+        ),
+    )
+    python: DottedPath | None = Field(
+        None,
+        description=(
+            "Function `transform(raw)` or, with lookback, `transform(raw, history)`: pandas "
+            "DataFrames in, the feature DataFrame out."
+        ),
+    )
+    lookback: int = Field(0, ge=0, le=1000, description="How many earlier raw partitions are read.")
+
+    @field_validator("sql")
+    @classmethod
+    def _read_file(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """Replace a path by the file's text, so that the spec's hash covers it."""
+        if value is None or not value.strip().endswith(".sql") or "\n" in value.strip():
+            return value
+        path = Path((info.context or {}).get("base_dir", ".")) / value.strip()
+        try:
+            return path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(f"cannot read '{path}': {error.strerror or error}") from None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Features":
+        if self.sql is not None and self.python is not None:
+            raise ValueError("takes sql or python, not both")
+        if self.lookback and self.sql is None and self.python is None:
+            raise ValueError("lookback needs sql or python")
+        return self
+
+
+class Train(_Frozen):
+    """What a candidate is trained on and how."""
+
+    window: int | None = Field(
+        None, ge=2, description="Partitions per training, holdout included; required with partitions."
+    )
+    min_window: int | None = Field(
+        None, ge=2, description="Fewest partitions that must exist; by default half of window, rounded up."
+    )
+    holdout: int | float = Field(
+        0.2,
+        gt=0,
+        description=(
+            "The last part of the window, never trained on: partitions (a whole number) or, with "
+            "partitions: none, a share of the rows below 1."
+        ),
+    )
+    label_delay: int = Field(
+        0, ge=0, description="Partitions until a partition's labels are complete; these are not used."
+    )
+    time_column: str | None = Field(
+        None, description="With partitions: none, the column that orders the rows; by default file order."
+    )
+    trainer: Literal["lightgbm"] = Field("lightgbm", description="Training library.")
+    params: dict[str, str | int | float | bool | list[int] | list[float] | None] = Field(
+        default_factory=dict, description="Parameters of the trainer."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+    group: str | None = Field(None, description="Ranking: the column that names the query or session.")
+    entity: tuple[str, ...] = Field(
+        (), description="Columns that name the thing predicted, for the last-value baseline."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Feature columns that the model must not see (keys, timestamps)."
+    )
+
+    @field_validator("params")
+    @classmethod
+    def _own_params(cls, value: dict[str, Any]) -> dict[str, Any]:
+        ours = {
+            "objective": "task", "metric": "gate.metric", "seed": "train.seed",
+            "random_state": "train.seed", "num_class": "task", "deterministic": "(always true)",
+        }  # fmt: skip
+        for name in value:
+            if name in ours:
+                raise ValueError(f"'{name}' is set from {ours[name]}; remove it from params")
+        return value
+
+
+class Thresholds(_Frozen):
+    """Effect sizes from which one feature counts as drifted."""
+
+    ks: float = Field(0.1, gt=0, le=1, description="Kolmogorov-Smirnov distance, numbers.")
+    wasserstein: float = Field(
+        0.25, gt=0, description="Wasserstein distance over the reference's standard deviation."
+    )
+    psi: float = Field(0.2, gt=0, description="Population stability index.")
+    cramers_v: float = Field(0.1, gt=0, le=1, description="Cramér's V, categories.")
+    null_rate: float = Field(0.05, gt=0, le=1, description="Absolute change of the share of nulls.")
+    unseen: float = Field(0.02, gt=0, le=1, description="Share of categories the reference lacks.")
+
+
+class Alarm(_Frozen):
+    """When drift of single partitions becomes an alarm."""
+
+    share_of_features: float = Field(
+        0.2, gt=0, le=1, description="Share of drifted features that makes a partition drifted."
+    )
+    of_last: int = Field(1, ge=1, le=100, description="Reports that are looked at.")
+    at_least: int = Field(1, ge=1, description="Drifted reports among them that raise the alarm.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Alarm":
+        if self.at_least > self.of_last:
+            raise ValueError(f"at_least {self.at_least} is more than of_last {self.of_last}")
+        return self
+
+
+class Drift(_Frozen):
+    """How drift is measured."""
+
+    against: Literal["champion", "first_window"] = Field(
+        "champion", description="Reference: the champion's training rows, or the first window."
+    )
+    window: int = Field(1, ge=1, le=1000, description="Latest partitions that are compared together.")
+    min_rows: int = Field(
+        100, ge=10, description="Fewest rows on either side; below, the verdict is undecided."
+    )
+    alpha: float = Field(
+        0.01, gt=0, lt=1, description="False-discovery rate over the features (Benjamini-Hochberg)."
+    )
+    thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
+    alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
+
+
+class Retrain(_Frozen):
+    """What starts a retraining, and what holds it back."""
+
+    schedule: Cron | None = Field(None, description="Cron expression.")
+    timezone: str = Field("UTC", description="Time zone of the schedule.")
+    on_drift: bool = Field(True, description="Retrain when the drift alarm is raised.")
+    max_age: Duration | None = Field(
+        None, description="Retrain when the champion's data is older than this (data time)."
+    )
+    cooldown: Duration | None = Field(
+        None, description="Least time between two retrainings that drift or age start (data time)."
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        from zoneinfo import ZoneInfo
+
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"'{value}' is not a time zone, for example Europe/Paris") from None
+        return value
+
+
+class Gate(_Frozen):
+    """What a candidate must show before it becomes champion."""
+
+    metric: Metric | None = Field(None, description="Metric; by default the task's first.")
+    min_gain: float = Field(
+        0.0, description="Least gain over the champion (negative: how much worse may pass)."
+    )
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="One-sided confidence with which min_gain must be shown."
+    )
+    floor: float | None = Field(None, description="Worst value of the metric that may be promoted.")
+    min_rows: int = Field(200, ge=2, description="Fewest holdout rows (ranking: groups) to judge on.")
+    resamples: int = Field(2000, ge=200, le=100_000, description="Bootstrap resamples.")
+    on_reject: Literal["fail", "keep"] = Field(
+        "fail", description="Whether a rejection fails the run or ends it green; both alert."
+    )
+
+
+class FreshnessWindow(_Frozen):
+    """How long an asset may go without a new materialization (wall-clock time)."""
+
+    warn: Duration | None = Field(None, description="Warn after this.")
+    fail: Duration = Field(description="Fail after this.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FreshnessWindow":
+        if self.warn is not None and self.warn >= self.fail:
+            raise ValueError("warn must be shorter than fail")
+        return self
+
+
+class Freshness(_Frozen):
+    """Freshness policies shown in the Dagster UI."""
+
+    raw_data: FreshnessWindow | None = Field(None, description="Is data still arriving?")
+    promoted_model: FreshnessWindow | None = Field(None, description="How old is the champion?")
+
+
+def _partitions(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+class ModelSpec(_Frozen):
+    """One model: where its data comes from, when it is retrained, what it must show."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]{1,62}$",
+        description="Name in lower case; the registry's model name and the assets' prefix.",
+    )
+    description: Literal_ = Field("", description="What the model predicts, for people.")
+    owner: str | None = Field(
+        None,
+        pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$",
+        description="`team:name` or a mail address.",
+    )
+    group: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]+$", description="Asset group; by default the name."
+    )
+    tags: dict[str, str] = Field(default_factory=dict, description="Tags on the assets.")
+    partitions: Annotated[Partitions | None, BeforeValidator(_partitions)] = Field(
+        description="Time partitions, or `none` for one table.",
+        json_schema_extra={"examples": ["none", {"every": "day", "start": "2024-01-01"}]},
+    )
+    source: Source = Field(description="Raw data.")
+    contract: Contract = Field(default_factory=Contract, description="Rules for raw data.")
+    features: Features = Field(default_factory=Features, description="Feature transform.")
+    target: str = Field(min_length=1, description="Feature column that is predicted.")
+    task: Task = Field(description="Kind of prediction.")
+    train: Train = Field(default_factory=Train, description="Training.")
+    drift: Drift = Field(default_factory=Drift, description="Drift detection.")
+    retrain: Retrain = Field(default_factory=Retrain, description="When to retrain.")
+    gate: Gate = Field(default_factory=Gate, description="The validation gate.")
+    freshness: Freshness = Field(default_factory=Freshness, description="Freshness policies.")
+    alerts: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = Field(
+        (), description="Alert targets; target `ops` is the URL in RETRAIN_ALERT_OPS."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSpec":
+        """Rules that span sections; each problem names its field as `path: message`."""
+        problems: list[str] = []
+        train, gate = self.train, self.gate
+        if self.partitions is not None:
+            if train.window is None:
+                problems.append("train.window: required with partitions (how many to train on)")
+            if isinstance(train.holdout, float) and train.holdout != int(train.holdout):
+                problems.append(
+                    f"train.holdout: must be a whole number of partitions, got {train.holdout:g}"
+                )
+            elif train.window is not None and train.holdout >= train.window:
+                problems.append(
+                    f"train.holdout: must be below train.window ({train.window}), got {train.holdout}"
+                )
+            if (
+                train.window is not None
+                and train.min_window is not None
+                and not train.holdout < train.min_window <= train.window
+            ):
+                problems.append(
+                    f"train.min_window: must be above holdout and at most window ({train.window}), "
+                    f"got {train.min_window}"
+                )
+            if train.time_column is not None:
+                problems.append("train.time_column: only with partitions: none (partitions order time)")
+        else:
+            for field in ("window", "min_window"):
+                if getattr(train, field) is not None:
+                    problems.append(f"train.{field}: only with partitions")
+            if train.label_delay:
+                problems.append("train.label_delay: only with partitions")
+            if train.holdout >= 1:
+                problems.append(
+                    f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"
+                )
+            if self.features.lookback:
+                problems.append("features.lookback: only with partitions")
+            if self.drift.window != 1:
+                problems.append("drift.window: only with partitions")
+            if self.retrain.max_age is not None and self.retrain.schedule is None:
+                problems.append(
+                    "retrain.max_age: with partitions: none, age is measured when data is read; "
+                    "add retrain.schedule"
+                )
+        if gate.metric is not None and gate.metric not in METRICS[self.task]:
+            problems.append(
+                f"gate.metric: '{gate.metric}' does not fit task {self.task}; "
+                f"use one of {', '.join(METRICS[self.task])}"
+            )
+        if self.task == "ranking" and train.group is None:
+            problems.append("train.group: required for ranking (the column that names the query)")
+        if self.task != "ranking" and train.group is not None:
+            problems.append("train.group: only for ranking")
+        if self.target in train.exclude:
+            problems.append(f"train.exclude: '{self.target}' is the target, which is never an input")
+        if self.source.kind == "files" and self.partitions is not None:
+            if "{partition}" not in (self.source.files or ""):
+                problems.append("source.files: needs {partition} where the partition key stands")
+        elif self.source.kind == "files" and "{partition}" in (self.source.files or ""):
+            problems.append("source.files: {partition} needs partitions, got partitions: none")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The gate's metric, the task's first by default."""
+        return self.gate.metric or METRICS[self.task][0]
+
+    @property
+    def scheme(self) -> PartitionScheme | None:
+        """The partitions as arithmetic, None for `partitions: none`."""
+        if self.partitions is None:
+            return None
+        return PartitionScheme(self.partitions.every, self.partitions.start, self.partitions.end)
+
+    @property
+    def min_window(self) -> int:
+        """Fewest partitions from which a candidate is trained."""
+        window = self.train.window or 2
+        return self.train.min_window or max((window + 1) // 2, int(self.train.holdout) + 1)
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 (first 16 hex digits) over every field that changes what is trained.
+
+        The SQL file's text is part of it; description, owner, tags, alerts, triggers and freshness
+        are not.
+        """
+        document = self.model_dump(
+            mode="json",
+            include={"source", "contract", "features", "target", "task", "train", "partitions"},
+        )
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

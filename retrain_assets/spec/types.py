@@ -1,0 +1,126 @@
+"""Field types of a spec: durations, dotted paths, cron expressions, environment references."""
+
+import os
+import re
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
+
+from retrain_assets.errors import SettingsError
+
+__all__ = ["Connection", "Cron", "DottedPath", "Duration", "Literal_", "resolve_environment"]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"(\d+)\s*([smhdw])")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _parse_duration(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match and int(match[1]) > 0:
+            return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    raise ValueError(
+        f"must be a number and a unit (s, m, h, d or w), for example 36h or 30d, got {value!r}"
+    )
+
+
+def format_duration(value: timedelta) -> str:
+    """The shortest spelling that `Duration` reads back as `value`."""
+    seconds = int(value.total_seconds())
+    for unit, size in (("w", 604800), ("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_parse_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^[0-9]+\s*[smhdw]$", "examples": ["36h", "30d"]}
+    ),
+]
+"""A length of time: a whole number and one of s, m, h, d, w."""
+
+
+def _check_dotted(value: str) -> str:
+    if not _DOTTED.fullmatch(value):
+        raise ValueError(
+            f"must name a function as package.module:function, got '{value}'"
+        )
+    return value
+
+
+DottedPath = Annotated[
+    str,
+    AfterValidator(_check_dotted),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DOTTED.pattern}$"}),
+]
+"""A Python function in an importable package, `package.module:function`."""
+
+
+def _check_cron(value: str) -> str:
+    from datetime import datetime
+
+    from cronsim import CronSim, CronSimError
+
+    if len(value.split()) != 5:
+        raise ValueError(
+            f"must be a cron expression of five fields (minute hour day month weekday), got '{value}'"
+        )
+    try:
+        CronSim(value, datetime(2000, 1, 1))
+    except CronSimError as error:
+        raise ValueError(f"'{value}' is not a cron expression: {error}") from None
+    return value
+
+
+Cron = Annotated[
+    str, AfterValidator(_check_cron), WithJsonSchema({"type": "string", "examples": ["0 6 * * 1"]})
+]
+"""A five-field cron expression."""
+
+Connection = Annotated[str, WithJsonSchema({"type": "string", "examples": ["${WAREHOUSE_URL}"]})]
+"""Text in which `${NAME}` stands for an environment variable, read only when it is used."""
+
+Literal_ = Annotated[str, AfterValidator(lambda value: _refuse_reference(value))]
+
+
+def _refuse_reference(value: str) -> str:
+    if match := _REFERENCE.search(value):
+        raise ValueError(
+            f"${{{match[1]}}}: environment references are read only in connection fields "
+            "(source.files, source.storage_options, source.sql.connection)"
+        )
+    return value
+
+
+def environment_references(value: str) -> list[str]:
+    """Names of the variables that `value` refers to, in order."""
+    return _REFERENCE.findall(value)
+
+
+def resolve_environment(value: str, field: str) -> str:
+    """Replace every `${NAME}` in `value` by the environment's value.
+
+    Args:
+        value: text of a connection field.
+        field: dotted path of the field, for the error.
+
+    Raises:
+        SettingsError: a variable is not set or is empty; names the missing variables only.
+    """
+    missing = [name for name in environment_references(value) if not os.environ.get(name)]
+    if missing:
+        names = ", ".join(missing)
+        raise SettingsError(
+            f"{field}: environment variable{'s' if len(missing) > 1 else ''} {names} not set; "
+            f"set {'them' if len(missing) > 1 else 'it'} where this process runs (see .env or the pod's Secret)"
+        )
+    return _REFERENCE.sub(lambda match: os.environ[match[1]], value)
