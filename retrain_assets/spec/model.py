@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from retrain_assets.spec.partitions import Every, PartitionScheme
-from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, Literal_
+from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration
 
 __all__ = [
     "METRICS",
@@ -95,7 +95,7 @@ class SqlSource(_Frozen):
     connection: Connection = Field(
         description="SQLAlchemy URL; credentials as ${NAME}. Write `postgresql+psycopg2://` for PostgreSQL."
     )
-    query: Literal_ = Field(
+    query: str = Field(
         min_length=1,
         description=(
             "SELECT with the bound parameters `:partition_start` and `:partition_end` (timestamps, "
@@ -118,7 +118,8 @@ class Source(_Frozen):
         None, description="Format of `files`; by default from the file name's ending."
     )
     storage_options: dict[str, Connection] = Field(
-        default_factory=dict, description="Options for the fsspec filesystem; values may be ${NAME}."
+        default_factory=dict,
+        description="Options for the fsspec filesystem; values may be ${NAME}.",
     )
     sql: SqlSource | None = Field(None, description="A database query.")
     python: DottedPath | None = Field(
@@ -193,7 +194,11 @@ class Column(_Frozen):
     def _consistent(self) -> "Column":
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
-        if (self.min is not None or self.max is not None) and self.type not in (None, "int", "float"):
+        if (self.min is not None or self.max is not None) and self.type not in (
+            None,
+            "int",
+            "float",
+        ):
             raise ValueError(f"min and max are for numbers, not for type {self.type}")
         if not self.nullable and self.max_null_rate is not None:
             raise ValueError("max_null_rate says nothing where nullable is false")
@@ -223,7 +228,7 @@ class Contract(_Frozen):
 class Features(_Frozen):
     """How raw rows become a feature table (with the target): one of sql, python, or neither."""
 
-    sql: Literal_ | None = Field(
+    sql: str | None = Field(
         None,
         description=(
             "DuckDB SQL, or the path of a .sql file relative to the spec. It reads `raw` (this "
@@ -264,10 +269,14 @@ class Train(_Frozen):
     """What a candidate is trained on and how."""
 
     window: int | None = Field(
-        None, ge=2, description="Partitions per training, holdout included; required with partitions."
+        None,
+        ge=2,
+        description="Partitions per training, holdout included; required with partitions.",
     )
     min_window: int | None = Field(
-        None, ge=2, description="Fewest partitions that must exist; by default half of window, rounded up."
+        None,
+        ge=2,
+        description="Fewest partitions that must exist; by default half of window, rounded up.",
     )
     holdout: int | float = Field(
         0.2,
@@ -278,17 +287,22 @@ class Train(_Frozen):
         ),
     )
     label_delay: int = Field(
-        0, ge=0, description="Partitions until a partition's labels are complete; these are not used."
+        0,
+        ge=0,
+        description="Partitions until a partition's labels are complete; these are not used.",
     )
     time_column: str | None = Field(
-        None, description="With partitions: none, the column that orders the rows; by default file order."
+        None,
+        description="With partitions: none, the column that orders the rows; by default file order.",
     )
     trainer: Literal["lightgbm"] = Field("lightgbm", description="Training library.")
     params: dict[str, str | int | float | bool | list[int] | list[float] | None] = Field(
         default_factory=dict, description="Parameters of the trainer."
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
-    group: str | None = Field(None, description="Ranking: the column that names the query or session.")
+    group: str | None = Field(
+        None, description="Ranking: the column that names the query or session."
+    )
     entity: tuple[str, ...] = Field(
         (), description="Columns that name the thing predicted, for the last-value baseline."
     )
@@ -344,7 +358,9 @@ class Drift(_Frozen):
     against: Literal["champion", "first_window"] = Field(
         "champion", description="Reference: the champion's training rows, or the first window."
     )
-    window: int = Field(1, ge=1, le=1000, description="Latest partitions that are compared together.")
+    window: int = Field(
+        1, ge=1, le=1000, description="Latest partitions that are compared together."
+    )
     min_rows: int = Field(
         100, ge=10, description="Fewest rows on either side; below, the verdict is undecided."
     )
@@ -392,7 +408,9 @@ class Gate(_Frozen):
         0.95, gt=0.5, lt=1, description="One-sided confidence with which min_gain must be shown."
     )
     floor: float | None = Field(None, description="Worst value of the metric that may be promoted.")
-    min_rows: int = Field(200, ge=2, description="Fewest holdout rows (ranking: groups) to judge on.")
+    min_rows: int = Field(
+        200, ge=2, description="Fewest holdout rows (ranking: groups) to judge on."
+    )
     resamples: int = Field(2000, ge=200, le=100_000, description="Bootstrap resamples.")
     on_reject: Literal["fail", "keep"] = Field(
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
@@ -430,7 +448,7 @@ class ModelSpec(_Frozen):
         pattern=r"^[a-z][a-z0-9_]{1,62}$",
         description="Name in lower case; the registry's model name and the assets' prefix.",
     )
-    description: Literal_ = Field("", description="What the model predicts, for people.")
+    description: str = Field("", description="What the model predicts, for people.")
     owner: str | None = Field(
         None,
         pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$",
@@ -484,11 +502,15 @@ class ModelSpec(_Frozen):
                     f"got {train.min_window}"
                 )
             if train.time_column is not None:
-                problems.append("train.time_column: only with partitions: none (partitions order time)")
+                problems.append(
+                    "train.time_column: only with partitions: none (partitions order time)"
+                )
         else:
-            for field in ("window", "min_window"):
-                if getattr(train, field) is not None:
-                    problems.append(f"train.{field}: only with partitions")
+            problems += [
+                f"train.{field}: only with partitions"
+                for field in ("window", "min_window")
+                if getattr(train, field) is not None
+            ]
             if train.label_delay:
                 problems.append("train.label_delay: only with partitions")
             if train.holdout >= 1:
@@ -514,7 +536,9 @@ class ModelSpec(_Frozen):
         if self.task != "ranking" and train.group is not None:
             problems.append("train.group: only for ranking")
         if self.target in train.exclude:
-            problems.append(f"train.exclude: '{self.target}' is the target, which is never an input")
+            problems.append(
+                f"train.exclude: '{self.target}' is the target, which is never an input"
+            )
         if self.source.kind == "files" and self.partitions is not None:
             if "{partition}" not in (self.source.files or ""):
                 problems.append("source.files: needs {partition} where the partition key stands")
@@ -542,16 +566,13 @@ class ModelSpec(_Frozen):
         window = self.train.window or 2
         return self.train.min_window or max((window + 1) // 2, int(self.train.holdout) + 1)
 
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 (first 16 hex digits) over every field that changes what is trained.
-
-        The SQL file's text is part of it; description, owner, tags, alerts, triggers and freshness
-        are not.
-        """
-        document = self.model_dump(
-            mode="json",
-            include={"source", "contract", "features", "target", "task", "train", "partitions"},
-        )
+    def section_hash(self, *sections: str) -> str:
+        """SHA-256 (first 16 hex digits) over some of the spec's fields; a SQL file counts as its text."""
+        document = self.model_dump(mode="json", include=set(sections))
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def training_hash(self) -> str:
+        """Hash over the fields that, beside the feature rows, decide what is trained."""
+        return self.section_hash("target", "task", "train")

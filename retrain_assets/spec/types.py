@@ -9,7 +9,15 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 
 from retrain_assets.errors import SettingsError
 
-__all__ = ["Connection", "Cron", "DottedPath", "Duration", "Literal_", "resolve_environment"]
+__all__ = [
+    "Connection",
+    "Cron",
+    "DottedPath",
+    "Duration",
+    "environment_references",
+    "format_duration",
+    "resolve_environment",
+]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(\d+)\s*([smhdw])")
@@ -51,9 +59,7 @@ Duration = Annotated[
 
 def _check_dotted(value: str) -> str:
     if not _DOTTED.fullmatch(value):
-        raise ValueError(
-            f"must name a function as package.module:function, got '{value}'"
-        )
+        raise ValueError(f"must name a function as package.module:function, got '{value}'")
     return value
 
 
@@ -88,17 +94,6 @@ Cron = Annotated[
 
 Connection = Annotated[str, WithJsonSchema({"type": "string", "examples": ["${WAREHOUSE_URL}"]})]
 """Text in which `${NAME}` stands for an environment variable, read only when it is used."""
-
-Literal_ = Annotated[str, AfterValidator(lambda value: _refuse_reference(value))]
-
-
-def _refuse_reference(value: str) -> str:
-    if match := _REFERENCE.search(value):
-        raise ValueError(
-            f"${{{match[1]}}}: environment references are read only in connection fields "
-            "(source.files, source.storage_options, source.sql.connection)"
-        )
-    return value
 
 
 def environment_references(value: str) -> list[str]:

@@ -1,0 +1,188 @@
+"""The command line, `retrain`. Starts fast: each command imports what it needs when it runs.
+
+Exit codes: 0 fine, 1 findings, 2 usage or unreadable input.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from retrain_assets import __version__
+
+if TYPE_CHECKING:
+    from retrain_assets.fleet.status import StatusRow
+
+__all__ = ["main"]
+
+_SPECS = click.option(
+    "--specs",
+    "specs",
+    type=click.Path(path_type=Path),
+    default=Path("model_specs"),
+    show_default=True,
+    help="Folder of the spec files.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="retrain")
+def main() -> None:
+    """Retrain models by themselves, and put only better ones live.
+
+    \b
+    Examples:
+      retrain new churn                 write a commented spec to model_specs/churn.yaml
+      retrain check                     check every spec; 1 if one is broken
+      retrain status                    what every model is doing
+    """
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(2)
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=2, sort_keys=True))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@_SPECS
+@_JSON
+def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
+    """Check spec files: all problems at once, each with its line and what to do.
+
+    PATHS are files or folders; by default the folder of --specs.
+
+    \b
+    Examples:
+      retrain check
+      retrain check model_specs/churn.yaml
+      retrain check --json | jq .problems
+    """
+    from retrain_assets.errors import SpecError
+    from retrain_assets.spec.loading import load_specs
+
+    try:
+        found = load_specs(list(paths) or [specs])
+    except SpecError as error:
+        _fail(str(error))
+    problems = found.problems
+    if as_json:
+        rows = [
+            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems
+        ]
+        _print_json({"valid": sorted(found.models), "problems": rows})
+    else:
+        if problems:
+            click.echo(str(SpecError(problems)))
+        count = len(found.models)
+        text = f"{count} valid spec{'' if count == 1 else 's'}"
+        if found.broken:
+            text += f", {len(found.broken)} broken"
+        click.echo(click.style(text, fg="red" if problems else "green"))
+        if not found.models and not found.broken:
+            click.echo("no spec file found; `retrain new NAME` writes one")
+    sys.exit(1 if problems else 0)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec file, for completion and checks in an editor.
+
+    \b
+    Example:
+      retrain schema > model_specs/schema.json
+      # then, as the first line of a spec:
+      # yaml-language-server: $schema=./schema.json
+    """
+    from retrain_assets.spec.schema import json_schema
+
+    _print_json(json_schema())
+
+
+@main.command()
+@click.argument("name")
+@_SPECS
+def new(name: str, specs: Path) -> None:
+    """Write a commented spec NAME.yaml that passes `retrain check`; never overwrites a file.
+
+    \b
+    Example:
+      retrain new churn
+    """
+    from retrain_assets.errors import SpecError
+    from retrain_assets.spec.loading import validate_document
+    from retrain_assets.spec.schema import template
+    from retrain_assets.spec.source_lines import parse_yaml
+
+    file = specs / f"{name}.yaml"
+    text = template(name)
+    try:
+        validate_document(parse_yaml(text), str(file), specs)
+    except SpecError as error:
+        _fail(str(error))
+    try:
+        specs.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        _fail(f"{file} exists; choose another name, or edit it")
+    except OSError as error:
+        _fail(f"{file} cannot be written: {error.strerror or error}")
+    click.echo(f"wrote {file}: say where the data is, then run `retrain check`")
+
+
+@main.command()
+@click.argument("models", nargs=-1)
+@_SPECS
+@_JSON
+def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
+    """Show every model: champion, metric, drift, last run; broken specs first.
+
+    Reads the Dagster instance in DAGSTER_HOME (by default the one of `make dev`) and the ledger.
+
+    \b
+    Examples:
+      retrain status
+      retrain status flight_delay --json
+    """
+    from retrain_assets.errors import RetrainError, SpecError
+    from retrain_assets.spec.loading import load_specs
+
+    try:
+        found = load_specs(specs)
+        unknown = sorted(set(models) - set(found.models))
+        if unknown:
+            known = ", ".join(sorted(found.models))
+            _fail(f"no model named {', '.join(unknown)} in {specs}; known: {known}")
+        from retrain_assets.orchestration.status import read_status
+
+        rows = read_status(found, names=models or None)
+    except SpecError as error:
+        _fail(str(error))
+    except RetrainError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json({"models": [row.to_dict() for row in rows]})
+    else:
+        _print_status(rows)
+    sys.exit(1 if any(row.state == "broken" for row in rows) else 0)
+
+
+def _print_status(rows: "list[StatusRow]") -> None:
+    from rich.console import Console
+
+    from retrain_assets.fleet.status import status_table
+
+    Console().print(status_table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""What each asset does: take inputs, call one domain function, return values and metadata.
+
+Every function here takes a spec and returns the function that Dagster calls.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from retrain_assets.errors import (
+    ContractError,
+    LedgerError,
+    RegistryError,
+    RetrainError,
+    SourceError,
+)
+from retrain_assets.orchestration import metadata
+from retrain_assets.orchestration.alerting import alert
+from retrain_assets.orchestration.io import StoredPartitions, TableWindow
+from retrain_assets.orchestration.platform import Platform
+from retrain_assets.spec.model import ModelSpec
+
+__all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
+
+_TRANSIENT = (SourceError, RegistryError, LedgerError)
+
+
+@contextmanager
+def _readable_failures() -> Iterator[None]:
+    """Errors of this package as Dagster failures: the message instead of a stack trace.
+
+    An unreachable source, registry or ledger is asked again twice before the step fails.
+    """
+    try:
+        yield
+    except _TRANSIENT as error:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
+    except RetrainError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"error": dg.MetadataValue.md(f"```\n{error}\n```")},
+            allow_retries=False,
+        ) from error
+
+
+def _partitions(context: dg.AssetExecutionContext) -> list[str | None]:
+    return list(context.partition_keys) if context.has_partition_key_range else (
+        [context.partition_key] if context.has_partition_key else [None]
+    )
+
+
+def _describe(
+    context: dg.AssetExecutionContext, partition: str | None, values: dict[str, Any]
+) -> None:
+    context.add_asset_metadata(values, asset_key=context.asset_key, partition_key=partition)
+
+
+def _set_version(context: dg.AssetExecutionContext, fingerprints: list[str]) -> None:
+    """Data version: the partition's fingerprint; of a range, the hash of all fingerprints."""
+    version = fingerprints[0]
+    if len(fingerprints) > 1:
+        version = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
+    context.set_data_version(context.asset_key, dg.DataVersion(version[:32]))
+
+
+def raw_data(spec: ModelSpec) -> Callable[..., Any]:
+    """Ingest each partition; bad ones are named together after the good ones are stored."""
+
+    def raw_data(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from retrain_assets.data.ingest import ingest
+
+        platform: Platform = context.resources.platform
+        done, refused = [], []
+        with _readable_failures():
+            for partition in _partitions(context):
+                try:
+                    done.append(ingest(spec, partition, platform.store))
+                except ContractError as error:
+                    refused.append(str(error))
+        if refused:
+            # The step fails, so the good partitions of a range are recorded here.
+            for item in done:
+                context.log_event(
+                    dg.AssetMaterialization(
+                        context.asset_key,
+                        partition=item.partition,
+                        metadata=metadata.table_metadata(item),
+                    )
+                )
+            text = "\n\n".join(refused)
+            yield dg.AssetCheckResult(
+                passed=False,
+                check_name="contract",
+                metadata={"breaches": dg.MetadataValue.md(f"```\n{text}\n```")},
+            )
+            raise dg.Failure(description=text, allow_retries=False)
+        for item in done:
+            _describe(context, item.partition, metadata.table_metadata(item))
+        _set_version(context, [item.stored.sha256 for item in done])
+        rows = sum(item.stored.rows for item in done)
+        yield dg.AssetCheckResult(passed=True, check_name="contract", metadata={"rows": rows})
+        yield dg.Output(StoredPartitions({item.partition: item.stored for item in done}))
+
+    return raw_data
+
+
+def features(spec: ModelSpec) -> Callable[..., Any]:
+    """Transform each raw partition."""
+
+    def features(context: dg.AssetExecutionContext, raw_data: TableWindow) -> Iterator[Any]:
+        from retrain_assets.data.ingest import make_features
+
+        with _readable_failures():
+            existing = raw_data.existing() if spec.features.lookback else ()
+            done = [
+                make_features(spec, partition, raw_data.store, existing)
+                for partition in _partitions(context)
+            ]
+        for item in done:
+            _describe(context, item.partition, metadata.table_metadata(item))
+        _set_version(context, [item.stored.sha256 for item in done])
+        yield dg.Output(StoredPartitions({item.partition: item.stored for item in done}))
+
+    return features
+
+
+def drift_report(spec: ModelSpec) -> Callable[..., Any]:
+    """Compare each partition with the champion's training rows; alert when the alarm starts."""
+
+    def drift_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.drift.watch import ChampionReference, watch
+
+        platform: Platform = context.resources.platform
+        keys = _partitions(context)
+        partitions = None if keys == [None] else [key for key in keys if key is not None]
+        with _readable_failures():
+            champion = platform.ledger.champion(spec.name)
+            reference = champion and ChampionReference(champion.version, champion.fingerprint)
+            last = None
+            for item in watch(spec, partitions, features.store, reference, features.existing()):
+                last = item
+                values = metadata.drift_metadata(item, with_picture=item.partition == keys[-1])
+                _describe(context, item.partition, values)
+        assert last is not None
+        if last.alarm_is_new:
+            alert(context, spec, "drift", f"{spec.name}: drift at {last.report.current}",
+                  "\n".join(last.report.reasons))  # fmt: skip
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=last.report.verdict != "drifted",
+                    check_name="no_drift",
+                    severity=dg.AssetCheckSeverity.WARN,
+                    description="; ".join(last.report.reasons[:3]),
+                    metadata={
+                        "verdict": last.report.verdict,
+                        "drift_score": last.report.score,
+                        "share_drifted": last.report.share_drifted,
+                    },
+                )
+            ]
+        )
+
+    return drift_report
+
+
+def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
+    """Train, evaluate beside the champion, register."""
+
+    def candidate_model(
+        context: dg.AssetExecutionContext, features: TableWindow
+    ) -> dg.MaterializeResult:
+        from retrain_assets.orchestration.mlflow_run import parent_run
+        from retrain_assets.promotion.candidate import build_candidate
+
+        platform: Platform = context.resources.platform
+        partition = context.partition_key if context.has_partition_key else None
+        with _readable_failures(), parent_run(context, platform, spec.name) as parent_run_id:
+            candidate, pictures = build_candidate(
+                spec,
+                partition,
+                store=features.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                parent_run_id=parent_run_id,
+                log=context.log.info,
+            )
+        context.set_data_version(context.asset_key, dg.DataVersion(candidate.fingerprint[:32]))
+        return dg.MaterializeResult(metadata=metadata.candidate_metadata(candidate, pictures))
+
+    return candidate_model
+
+
+def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
+    """Judge the candidate from its stored evidence; promote a winner, else alert and fail."""
+
+    def promoted_model(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from retrain_assets.promotion.promote import judge_and_promote
+
+        platform: Platform = context.resources.platform
+        partition = context.partition_key if context.has_partition_key else None
+        with _readable_failures():
+            outcome = judge_and_promote(
+                spec,
+                partition,
+                store=platform.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                actor=f"dagster run {context.run_id}",
+            )
+        values = metadata.gate_metadata(outcome.report)
+        for criterion in outcome.report.criteria:
+            yield dg.AssetCheckResult(
+                passed=criterion.passed is True,
+                check_name=criterion.name,
+                description=criterion.summary,
+                metadata=dict(criterion.numbers),
+            )
+        if outcome.promotion is not None:
+            _set_version(context, [outcome.promotion.fingerprint])
+            yield dg.MaterializeResult(
+                metadata={"model_version": outcome.promotion.version, **values}
+            )
+            return
+        alert(context, spec, "rejected", f"{spec.name}: candidate rejected",
+              f"{outcome.sentence}\n\n{values['gate'].value}")  # fmt: skip
+        if spec.gate.on_reject == "fail":
+            raise dg.Failure(description=outcome.sentence, metadata={"retrain/rejected": True, **values},
+                             allow_retries=False)  # fmt: skip
+        context.log.warning(f"{outcome.sentence}; the champion stays (gate.on_reject: keep)")
+
+    return promoted_model

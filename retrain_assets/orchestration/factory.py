@@ -1,0 +1,157 @@
+"""One model's graph of assets: raw_data → features → drift_report, candidate_model → promoted_model.
+
+https://docs.dagster.io/guides/build/assets
+
+Belongs here: the shape of the graph (keys, partitions, mappings, checks, policies, texts). Does
+not: what an asset does (`bodies`), which runs are requested (`sensors`, `schedules`).
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import dagster as dg
+
+from retrain_assets.orchestration import bodies
+from retrain_assets.orchestration.keys import CHECKS, asset_key
+from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
+from retrain_assets.spec.model import FreshnessWindow, ModelSpec
+
+__all__ = ["model_assets"]
+
+_TEXTS = {
+    "raw_data": """Rows of one partition as the source gave them, after they passed the data contract.
+
+**If it fails**: the message names the broken rule, the count and example rows; offending rows are
+kept in `raw_data_rejected`. Nothing downstream has seen them. Mend the source or the contract, then
+materialize this partition again.""",
+    "features": """The feature table of one partition: the transform of `raw_data`, target included.
+
+**If it fails**: the SQL or Python transform of the spec failed on this partition's data. The data
+version is the content's fingerprint: same data and same code give the same version.""",
+    "drift_report": """How far the current rows are from those the champion was trained on.
+
+`verdict` is `stable`, `drifted` or `undecided` (too few rows, or no reference yet). `alarm` is true
+when enough of the last reports are drifted; with `retrain.on_drift` it starts a retraining. The
+check `no_drift` warns, it never stops a run.""",
+    "candidate_model": """A newly trained model, compared with the champion and trivial baselines on the same holdout.
+
+The holdout is the last part of the window and was never trained on. Training again on the same data
+with the same settings finds the same version. Being a candidate serves nobody: `promoted_model`
+decides.""",
+    "promoted_model": """The champion: the version that serves. Materialized only when a candidate passed the gate.
+
+Each check is one criterion of the gate, with its numbers. **If the run failed with a rejection**,
+nothing is broken: the champion stays, and the comparison says by how much the candidate missed.""",
+}
+
+
+def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
+    """The five assets of one model."""
+    with warnings.catch_warnings():
+        # `backfill_policy` is beta in Dagster 1.13; without it a backfill of sixty partitions is
+        # sixty runs of five CPU seconds instead of one.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return list(_assets(spec))
+
+
+def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
+    train = spec.train
+    single_run = dg.BackfillPolicy.single_run() if spec.scheme is not None else None
+    table = {"io_manager_key": "tables", "backfill_policy": single_run}
+    yield _asset(
+        spec,
+        "raw_data",
+        bodies.raw_data,
+        kinds={spec.source.kind, "parquet"},
+        code_version=spec.section_hash("source", "contract", "partitions"),
+        freshness=spec.freshness.raw_data,
+        **table,
+    )
+    transform = "sql" if spec.features.sql else "python" if spec.features.python else None
+    yield _asset(
+        spec,
+        "features",
+        bodies.features,
+        reads={"raw_data": ("raw_data", 1 + spec.features.lookback, 0)},
+        kinds={"parquet", *([transform] if transform else [])},
+        code_version=spec.section_hash("features", "target"),
+        **table,
+    )
+    yield _asset(
+        spec,
+        "drift_report",
+        bodies.drift_report,
+        reads={"features": ("features", spec.drift.window, 0)},
+        kinds={"scipy"},
+        code_version=spec.section_hash("drift"),
+        backfill_policy=single_run,
+    )
+    yield _asset(
+        spec,
+        "candidate_model",
+        bodies.candidate_model,
+        reads={"features": ("features", train.window or 1, -train.label_delay)},
+        kinds={train.trainer, "mlflow"},
+        code_version=spec.training_hash,
+    )
+    yield _asset(
+        spec,
+        "promoted_model",
+        bodies.promoted_model,
+        deps=["candidate_model"],
+        kinds={"mlflow"},
+        code_version=spec.section_hash("gate"),
+        freshness=spec.freshness.promoted_model,
+        output_required=False,
+    )
+
+
+def _asset(
+    spec: ModelSpec,
+    stage: str,
+    body: Callable[..., Any],
+    *,
+    kinds: set[str],
+    code_version: str,
+    reads: dict[str, tuple[str, int, int]] | None = None,
+    deps: Iterable[str] = (),
+    freshness: FreshnessWindow | None = None,
+    **arguments: Any,
+) -> dg.AssetsDefinition:
+    """One asset; `reads` gives per input the upstream stage, how many partitions, and the offset."""
+    partitioned = spec.scheme is not None
+    key = asset_key(spec.name, stage)
+    inputs = {
+        name: dg.AssetIn(
+            key=asset_key(spec.name, upstream),
+            partition_mapping=trailing_mapping(count, offset)
+            if partitioned and (count > 1 or offset)
+            else None,
+            input_manager_key="tables",
+        )
+        for name, (upstream, count, offset) in (reads or {}).items()
+    }
+    decorate = dg.asset(
+        key=key,
+        ins=inputs,
+        deps=[asset_key(spec.name, upstream) for upstream in deps],
+        partitions_def=dagster_partitions(spec.scheme),
+        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECKS.get(stage, ())],
+        description=f"{spec.description}\n\n{_TEXTS[stage]}".strip(),
+        group_name=spec.group or spec.name,
+        kinds=kinds,
+        owners=[spec.owner] if spec.owner else None,
+        tags={"retrain/model": spec.name, **spec.tags},
+        code_version=code_version,
+        freshness_policy=_freshness(freshness),
+        required_resource_keys={"platform"},
+        **arguments,
+    )
+    return decorate(body(spec))
+
+
+def _freshness(window: FreshnessWindow | None) -> dg.FreshnessPolicy | None:
+    if window is None:
+        return None
+    return dg.FreshnessPolicy.time_window(fail_window=window.fail, warn_window=window.warn)

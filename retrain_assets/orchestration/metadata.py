@@ -1,0 +1,101 @@
+"""Domain results as Dagster metadata: numbers that plot over time, tables and pictures to look at.
+
+https://docs.dagster.io/guides/build/assets/metadata-and-tags
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from retrain_assets.data.ingest import Ingested
+    from retrain_assets.drift.watch import Watched
+    from retrain_assets.promotion.candidate import Candidate
+    from retrain_assets.promotion.gate import GateReport
+
+__all__ = ["candidate_metadata", "drift_metadata", "gate_metadata", "picture", "table_metadata"]
+
+_TOP_FEATURES = 5
+
+
+def picture(png: bytes) -> str:
+    """A PNG as an inline Markdown image."""
+    return f"![]({'data:image/png;base64,'}{base64.b64encode(png).decode('ascii')})"
+
+
+def table_metadata(item: "Ingested") -> dict[str, Any]:
+    """Metadata of one stored partition."""
+    numbers = dict(item.numbers)
+    return {
+        "dagster/row_count": int(numbers.pop("rows")),
+        "columns": int(numbers.pop("columns")),
+        **numbers,
+        "size_bytes": item.stored.size_bytes,
+        "fingerprint": item.stored.sha256,
+        "path": dg.MetadataValue.path(item.stored.path),
+    }
+
+
+def drift_metadata(item: "Watched", *, with_picture: bool) -> dict[str, Any]:
+    """Metadata of one drift report; severities of the worst features plot over time."""
+    from retrain_assets.drift.render import drift_picture, report_markdown
+
+    report = item.report
+    text = report_markdown(report)
+    if with_picture and report.features and item.reference.num_rows and item.current.num_rows:
+        text += "\n\n" + picture(drift_picture(report, item.reference, item.current))
+    return {
+        "verdict": report.verdict,
+        "alarm": item.alarm,
+        "drift_score": report.score,
+        "share_drifted": report.share_drifted,
+        "rows_current": report.n_current,
+        "rows_reference": report.n_reference,
+        "reference": report.reference,
+        "report": dg.MetadataValue.md(text),
+        **{f"severity/{f.feature}": f.severity for f in report.features[:_TOP_FEATURES]},
+    }
+
+
+def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) -> dict[str, Any]:
+    """Metadata of one candidate: what it is, how it scores, beside the champion and baselines."""
+    metric = candidate.metric
+    scores = {f"{who}/{metric}": value for who, value in candidate.scores.items()}
+    rows = "\n".join(f"| {who} | {value:.4f} |" for who, value in candidate.scores.items())
+    text = f"| on {candidate.holdout} | {metric} |\n|---|---|\n{rows}"
+    for name, png in pictures.items():
+        text += f"\n\n**{name}**\n\n{picture(png)}"
+    return {
+        "model_version": candidate.version,
+        "model_uri": candidate.model_uri,
+        "mlflow_run_id": candidate.run_id,
+        "fingerprint": candidate.fingerprint,
+        "trained_on": candidate.trained_on,
+        "holdout": candidate.holdout,
+        "rows_train": candidate.rows_train,
+        "rows_holdout": candidate.rows_holdout,
+        "reused": candidate.reused,
+        **scores,
+        "comparison": dg.MetadataValue.md(text),
+    }
+
+
+def gate_metadata(report: "GateReport") -> dict[str, Any]:
+    """Metadata of a judged candidate."""
+    from retrain_assets.promotion.gate import gate_markdown
+
+    numbers = {
+        "candidate": report.candidate,
+        "champion": report.champion,
+        "gain": report.gain,
+        "gain_low": report.gain_low,
+        "gain_high": report.gain_high,
+    }
+    return {
+        "decision": report.decision,
+        "metric": report.metric,
+        **{name: value for name, value in numbers.items() if value is not None},
+        "gate": dg.MetadataValue.md(gate_markdown(report)),
+    }

@@ -1,0 +1,63 @@
+"""Broken specs in the Dagster UI: one asset per file that says what is wrong and how to mend it."""
+
+import re
+from pathlib import Path
+
+import dagster as dg
+
+from retrain_assets.errors import SpecError
+from retrain_assets.spec.loading import BrokenSpec, parse_spec
+
+__all__ = ["quarantine_assets"]
+
+
+def quarantine_assets(broken: tuple[BrokenSpec, ...]) -> list[dg.AssetsDefinition]:
+    """One asset in group `quarantine` per broken file; two files with one name get two assets."""
+    assets: dict[str, dg.AssetsDefinition] = {}
+    for spec in broken:
+        name = re.sub(r"\W+", "_", spec.name) or "spec"
+        while name in assets:
+            name += "_"
+        assets[name] = _asset(name, spec)
+    return list(assets.values())
+
+
+def _asset(name: str, broken: BrokenSpec) -> dg.AssetsDefinition:
+    report = str(SpecError(list(broken.problems)))
+    key = dg.AssetKey(["quarantine", name])
+
+    @dg.asset(
+        key=key,
+        group_name="quarantine",
+        kinds={"yaml"},
+        description=(
+            f"**This spec is broken; its model is not loaded.** All others are.\n\n```\n{report}\n```\n\n"
+            "Mend the file and reload the definitions. `retrain check` says the same on the command line."
+        ),
+        check_specs=[dg.AssetCheckSpec("spec_is_valid", asset=key)],
+        metadata={"file": dg.MetadataValue.path(str(broken.file))},
+    )
+    def quarantined() -> dg.MaterializeResult:
+        text = _check_again(broken.file)
+        if text is not None:
+            raise dg.Failure(description=text, allow_retries=False)
+        return dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=True,
+                    check_name="spec_is_valid",
+                    description="the file is valid now: reload the definitions",
+                )
+            ]
+        )
+
+    return quarantined
+
+
+def _check_again(file: Path) -> str | None:
+    """What is wrong with the file now, None where nothing is."""
+    try:
+        parse_spec(file)
+    except SpecError as error:
+        return str(error)
+    return None

@@ -1,0 +1,79 @@
+"""One schedule per distinct cron expression and time zone, for all models that name it.
+
+https://docs.dagster.io/guides/automate/schedules
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from retrain_assets.orchestration.observe import observe
+from retrain_assets.orchestration.platform import Platform
+from retrain_assets.orchestration.sensors import retrain_request
+from retrain_assets.settings import Settings
+from retrain_assets.spec.model import ModelSpec
+
+__all__ = ["build_schedules"]
+
+# The implicit job of all assets: a target of the schedule's own would have to share one partitions
+# definition, and a job per model makes loading quadratic.
+_ASSET_JOB = "__ASSET_JOB"
+
+
+def build_schedules(
+    specs: Mapping[str, ModelSpec], settings: Settings
+) -> list[dg.ScheduleDefinition]:
+    """The schedules of the code location."""
+    by_cron: dict[tuple[str, str], dict[str, ModelSpec]] = {}
+    for name, spec in specs.items():
+        if spec.retrain.schedule is not None:
+            cron = (" ".join(spec.retrain.schedule.split()), spec.retrain.timezone)
+            by_cron.setdefault(cron, {})[name] = spec
+    return [_schedule(*cron, members, settings) for cron, members in sorted(by_cron.items())]
+
+
+def _schedule(
+    cron: str, timezone: str, specs: Mapping[str, ModelSpec], settings: Settings
+) -> dg.ScheduleDefinition:
+    status = (
+        dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
+    )
+    slug = re.sub(r"\W+", "_", cron.replace("*", "x").replace("/", "per")).strip("_")
+    if timezone != "UTC":
+        slug += "_" + re.sub(r"\W+", "_", timezone)
+
+    @dg.schedule(
+        name=f"retrain_at_{slug}",
+        cron_schedule=cron,
+        execution_timezone=timezone,
+        job_name=_ASSET_JOB,
+        default_status=status,
+        description=f"Retrains at '{cron}' ({timezone}): {', '.join(specs)}",
+        required_resource_keys={"platform"},
+    )
+    def tick(context: dg.ScheduleEvaluationContext) -> Iterator[Any]:
+        platform: Platform = context.resources.platform
+        moment = context.scheduled_execution_time.isoformat()
+        waiting = []
+        for name, state in observe(context.instance, platform.ledger, specs.values()).items():
+            features = state.latest.get("features")
+            if features is None and state.spec.scheme is not None:
+                waiting.append(f"{name}: no features yet")
+                continue
+            decision, request = retrain_request(
+                state,
+                platform,
+                features.partition if features else None,
+                asked="schedule",
+                run_key=f"schedule|{moment}",
+            )
+            if request is not None:
+                yield request
+            else:
+                waiting.append(f"{name}: {', '.join(decision.reasons)}")
+        if waiting:
+            yield dg.SkipReason("; ".join(waiting))
+
+    return tick

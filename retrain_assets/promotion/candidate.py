@@ -1,0 +1,372 @@
+"""A candidate, from feature partitions to a registered version with its evidence.
+
+Belongs here: the order of the steps, and what makes two trainings the same. Does not: how rows are
+split, models trained, metrics computed, versions stored.
+
+Safe to kill anywhere: tables and documents are written atomically and again on the next run, the
+version is found by its fingerprint, and the document that `promoted_model` reads is written last.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retrain_assets.spec.model import METRICS, ModelSpec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from retrain_assets.data.tables import TableStore
+    from retrain_assets.promotion.ledger import Ledger, Promotion
+    from retrain_assets.promotion.registry import MlflowRegistry
+    from retrain_assets.training.evaluation import Evaluation
+    from retrain_assets.training.model import TabularModel
+
+__all__ = ["Candidate", "build_candidate"]
+
+_DOCUMENT = "candidate_model"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A registered version and what it was compared with.
+
+    Attributes:
+        version, run_id, model_uri: where the registry has it.
+        fingerprint: hash of the feature rows and of everything else that decides the training.
+        champion_version: the champion it was compared with, None where there was none.
+        champion_saw_holdout: whether that champion was trained on part of the holdout.
+        scores: the gate's metric on the holdout, of `candidate`, `champion` and each baseline.
+        train_until: the last partition (or time, or row) that the model was trained on.
+        evidence: names the holdout's scores in the table `evidence` of the model.
+        reused: the version existed before this run.
+        notes: what a reader of the numbers must know.
+    """
+
+    model: str
+    partition: str | None
+    version: str
+    run_id: str
+    model_uri: str
+    fingerprint: str
+    champion_version: str | None
+    champion_saw_holdout: bool
+    metric: str
+    scores: Mapping[str, float]
+    trained_on: str
+    holdout: str
+    train_until: str
+    rows_train: int
+    rows_holdout: int
+    evidence: str
+    reused: bool
+    notes: tuple[str, ...]
+
+    @classmethod
+    def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
+        """The candidate that was built last for `partition`; raises TableError if there is none."""
+        document = store.read_json(model, _DOCUMENT, partition)
+        return cls(**{**document, "notes": tuple(document["notes"])})
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of one training, cut into what is trained on and what is held out."""
+
+    train: "pa.Table"
+    holdout: "pa.Table"
+    last: "pa.Table | None"
+    holdout_partitions: Any
+    trained_on: str
+    holdout_name: str
+    train_until: str
+    holdout_from: str
+    fingerprints: Mapping[str, str]
+    missing: tuple[str, ...]
+
+    @cached_property
+    def data_digest(self) -> str:
+        text = json.dumps(dict(self.fingerprints), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_candidate(
+    spec: ModelSpec,
+    partition: str | None,
+    *,
+    store: "TableStore",
+    registry: "MlflowRegistry",
+    ledger: "Ledger",
+    parent_run_id: str | None = None,
+    log: Callable[[str], object] = lambda text: None,
+) -> tuple[Candidate, dict[str, bytes]]:
+    """Train (or find), evaluate beside the champion, register, store the evidence.
+
+    Returns:
+        The candidate, and PNG pictures by title.
+
+    Raises:
+        TableError, TrainingError: too little data, or data that cannot be trained on.
+        RegistryError, LedgerError: the registry or the ledger cannot be used.
+    """
+    rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
+    fingerprint = _fingerprint(spec, rows)
+    log(f"training on {rows.trained_on} ({rows.train.num_rows:,} rows), holdout {rows.holdout_name}")
+    found = registry.find(spec.name, fingerprint)
+    model = registry.load(found) if found else _train(spec, rows)
+    champion = ledger.champion(spec.name)
+    evaluation = _evaluate(spec, rows, model, champion, registry)
+    evidence = f"{fingerprint}-{champion.version if champion else 'none'}"
+    store.write(spec.name, "evidence", evidence, evaluation.to_table())
+    # The champion's training rows are what drift will be measured against.
+    store.write(spec.name, "reference", fingerprint, rows.train)
+    pictures = _pictures(spec, model, evaluation)
+    scores = _values(evaluation, spec.metric)
+    version = found or _register(
+        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, parent_run_id
+    )
+    log(f"version {version.version} {'found' if found else 'registered'}: {_listed(scores)}")
+    candidate = Candidate(
+        model=spec.name,
+        partition=partition,
+        version=version.version,
+        run_id=version.run_id,
+        model_uri=version.model_uri,
+        fingerprint=fingerprint,
+        champion_version=champion.version if champion else None,
+        champion_saw_holdout=_saw_holdout(champion, fingerprint, rows),
+        metric=spec.metric,
+        scores=scores,
+        trained_on=rows.trained_on,
+        holdout=rows.holdout_name,
+        train_until=rows.train_until,
+        rows_train=rows.train.num_rows,
+        rows_holdout=evaluation.n_rows,
+        evidence=evidence,
+        reused=found is not None,
+        notes=(*evaluation.notes, *(f"{key} is missing" for key in rows.missing)),
+    )
+    store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
+    return candidate, pictures
+
+
+def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
+    from retrain_assets.training.split import plan_window
+
+    assert spec.scheme is not None
+    existing = store.partitions(spec.name, "features")
+    plan = plan_window(spec.scheme, partition, spec.train, spec.min_window, existing)
+    train = store.read(spec.name, "features", list(plan.train_keys))
+    holdout = store.read_with_partition(spec.name, "features", list(plan.holdout_keys))
+    return _Rows(
+        train=train,
+        holdout=holdout.drop_columns(["__partition__"]),
+        last=store.read(spec.name, "features", [plan.train_keys[-1]]),
+        holdout_partitions=holdout["__partition__"].to_pylist(),
+        trained_on=_span(plan.train_keys),
+        holdout_name=_span(plan.holdout_keys),
+        train_until=plan.train_keys[-1],
+        holdout_from=plan.holdout_keys[0],
+        fingerprints=store.fingerprints(spec.name, "features", list(plan.keys)),
+        missing=plan.missing_keys,
+    )
+
+
+def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
+    import numpy as np
+
+    from retrain_assets.errors import TrainingError
+    from retrain_assets.training.split import split_rows
+
+    table = store.read(spec.name, "features", [None])
+    order = None
+    column = spec.train.time_column
+    if column is not None:
+        if column not in table.column_names:
+            raise TrainingError(
+                f"train.time_column: '{column}' is not a feature column; "
+                f"there are {', '.join(table.column_names)}"
+            )
+        order = table[column].to_numpy()
+    train, holdout = split_rows(table.num_rows, float(spec.train.holdout), order)
+    if order is None:
+        until, since = f"row {train[-1]:012d}", f"row {holdout[0]:012d}"
+    else:
+        until, since = str(np.max(order[train])), str(np.min(order[holdout]))
+    return _Rows(
+        train=table.take(train),
+        holdout=table.take(holdout),
+        last=None,
+        holdout_partitions=None,
+        trained_on=f"up to {until}",
+        holdout_name=f"from {since}",
+        train_until=until,
+        holdout_from=since,
+        fingerprints=store.fingerprints(spec.name, "features", [None]),
+        missing=(),
+    )
+
+
+def _span(keys: tuple[str, ...]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
+
+
+def _fingerprint(spec: ModelSpec, rows: _Rows) -> str:
+    """Same data, same settings, same trainer version and same cut: the same model."""
+    document = {
+        "model": spec.name,
+        "data": rows.data_digest,
+        "training": spec.training_hash,
+        "trainer": f"lightgbm {package_version('lightgbm')}",
+        "trained_on": rows.trained_on,
+        "holdout": rows.holdout_name,
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _train(spec: ModelSpec, rows: _Rows) -> "TabularModel":
+    from retrain_assets.training.encoding import feature_names
+    from retrain_assets.training.lightgbm_trainer import train_lightgbm
+
+    time_column = (spec.train.time_column,) if spec.train.time_column else ()
+    columns = feature_names(
+        rows.train.column_names,
+        target=spec.target,
+        exclude=tuple(dict.fromkeys((*spec.train.exclude, *time_column))),
+        group=spec.train.group,
+    )
+    return train_lightgbm(
+        rows.train,
+        target=spec.target,
+        task=spec.task,
+        feature_columns=columns,
+        params=spec.train.params,
+        seed=spec.train.seed,
+        group=spec.train.group,
+    )
+
+
+def _evaluate(
+    spec: ModelSpec,
+    rows: _Rows,
+    model: "TabularModel",
+    champion: "Promotion | None",
+    registry: "MlflowRegistry",
+) -> "Evaluation":
+    from retrain_assets.training.evaluation import evaluate_on_holdout
+
+    return evaluate_on_holdout(
+        model,
+        registry.load(spec.name, champion.version) if champion else None,
+        train=rows.train,
+        holdout=rows.holdout,
+        last=rows.last,
+        entity=spec.train.entity,
+        group=spec.train.group,
+        row_partitions=rows.holdout_partitions,
+    )
+
+
+def _saw_holdout(champion: "Promotion | None", fingerprint: str, rows: _Rows) -> bool:
+    """Whether the champion was trained on part of the holdout; retraining an older partition."""
+    if champion is None or champion.fingerprint == fingerprint:
+        return False
+    return str(champion.evidence["candidate"]["train_until"]) >= rows.holdout_from
+
+
+def _values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
+    from retrain_assets.training.metrics import get_metric
+
+    return evaluation.values(get_metric(metric))
+
+
+def _pictures(
+    spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation"
+) -> dict[str, bytes]:
+    from retrain_assets.training.lightgbm_trainer import feature_importance
+    from retrain_assets.training.metrics import get_metric
+    from retrain_assets.training.render import comparison_picture, importance_picture
+
+    return {
+        "Candidate against champion": comparison_picture(evaluation, get_metric(spec.metric)),
+        "Feature importance": importance_picture(feature_importance(model)),
+    }
+
+
+def _register(
+    spec: ModelSpec,
+    partition: str | None,
+    rows: _Rows,
+    model: "TabularModel",
+    fingerprint: str,
+    evaluation: "Evaluation",
+    registry: "MlflowRegistry",
+    pictures: Mapping[str, bytes],
+    parent_run_id: str | None,
+) -> Any:
+    metrics = {
+        f"{who}.{name}": value
+        for name in METRICS[spec.task]
+        for who, value in _defined_values(evaluation, name).items()
+    }
+    sample = rows.holdout.slice(0, 50).select(model.encoding.names).to_pandas()
+    settings = spec.model_dump(mode="json", include={"target", "task", "train", "gate"})
+    params = {
+        **{f"params.{key}": value for key, value in spec.train.params.items()},
+        "seed": spec.train.seed,
+        "trained_on": rows.trained_on,
+        "holdout": rows.holdout_name,
+        "rows_train": rows.train.num_rows,
+        "rows_holdout": evaluation.n_rows,
+    }
+    tags = {
+        "retrain/partition": partition or "",
+        "retrain/spec_hash": spec.training_hash,
+        "retrain/data_digest": rows.data_digest[:32],
+        "retrain/trained_on": rows.trained_on,
+        "retrain/holdout": rows.holdout_name,
+    }
+    with tempfile.TemporaryDirectory(prefix="retrain-") as folder:
+        target = Path(folder) / "model"
+        model.save(target)
+        return registry.log_candidate(
+            spec.name,
+            fingerprint,
+            model_folder=target,
+            params=params,
+            metrics=metrics,
+            tags=tags,
+            signature_frame=sample,
+            predictions=model.predict(sample),
+            pictures={f"{title.lower().replace(' ', '_')}.png": png for title, png in pictures.items()},
+            documents={
+                "spec.json": json.dumps(settings, indent=2),
+                "data.json": json.dumps(dict(rows.fingerprints), indent=2),
+            },
+            dataset={
+                "name": f"{spec.name} features",
+                "digest": rows.data_digest[:32],
+                "source": f"{spec.name}/features {rows.trained_on}",
+            },
+            parent_run_id=parent_run_id,
+        )
+
+
+def _defined_values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
+    """A metric of everyone; empty where it is undefined on these rows (one class, say)."""
+    from retrain_assets.errors import TrainingError
+
+    try:
+        return _values(evaluation, metric)
+    except TrainingError:
+        return {}
+
+
+def _listed(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{who} {value:.4f}" for who, value in scores.items())

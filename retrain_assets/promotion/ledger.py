@@ -1,0 +1,400 @@
+"""The promotion ledger: the append-only SQL table that says which version is champion.
+
+Belongs here: the table, compare-and-set promotion and the questions asked of the history. Does not:
+whether a candidate deserves it (`gate`), where its files are (`registry`, whose aliases only follow
+this table).
+
+Rows are only ever inserted. `(model, sequence)` is unique, so that of two writers that saw the same
+champion one inserts `sequence + 1` and the other gets `ChampionChanged`. Works on sqlite (default)
+and PostgreSQL (`postgresql+psycopg2://`).
+"""
+
+import json
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from retrain_assets.errors import ChampionChanged, LedgerError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine, Select, Table
+
+__all__ = ["Candidate", "Ledger", "Promotion"]
+
+_CONNECT_SECONDS = 5
+_BUSY_SECONDS = 30
+# Chosen once, at random: serialises the creation of the table on PostgreSQL, where two concurrent
+# CREATE TABLE IF NOT EXISTS can still collide in pg_type.
+_SCHEMA_LOCK = 7_245_018_310_663_091_517
+_IN_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The version that asks to become champion.
+
+    Attributes:
+        model: name of the model.
+        version: version in the registry.
+        run_id: training run in the registry.
+        fingerprint: what it was trained from (data, code, spec).
+        partition: partition key that it was trained for; None for `partitions: none`.
+        metric: name of the metric of the gate.
+        value: the candidate's value of it on the holdout; finite.
+    """
+
+    model: str
+    version: str
+    run_id: str
+    fingerprint: str
+    partition: str | None
+    metric: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """One row of the ledger: a version that became champion.
+
+    Attributes:
+        sequence: 1 for the model's first promotion, then without gaps.
+        expected_version: the champion that it replaced; None for the first.
+        kind: `promotion`.
+        actor: who promoted (a person, or the run).
+        reason: why, for people.
+        evidence: what the decision rested on (the gate's report), JSON.
+        promoted_at: when, UTC.
+        (the others: as in `Candidate`)
+    """
+
+    model: str
+    sequence: int
+    version: str
+    run_id: str
+    fingerprint: str
+    partition: str | None
+    metric: str
+    value: float
+    expected_version: str | None
+    kind: str
+    actor: str
+    reason: str
+    evidence: Mapping[str, Any]
+    promoted_at: datetime
+
+
+@cache
+def _table() -> "Table":
+    import sqlalchemy as sa
+
+    return sa.Table(
+        "promotions",
+        sa.MetaData(),
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("model", sa.String(200), nullable=False),
+        sa.Column("sequence", sa.Integer, nullable=False),
+        sa.Column("version", sa.String(64), nullable=False),
+        sa.Column("run_id", sa.String(64), nullable=False),
+        sa.Column("fingerprint", sa.String(200), nullable=False),
+        sa.Column("partition", sa.String(64)),
+        sa.Column("metric", sa.String(64), nullable=False),
+        sa.Column("value", sa.Float, nullable=False),
+        sa.Column("expected_version", sa.String(64)),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("actor", sa.String(200), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("evidence", sa.JSON, nullable=False),
+        sa.Column("promoted_at", sa.String(40), nullable=False),
+        sa.UniqueConstraint("model", "sequence", name="promotions_model_sequence"),
+    )
+
+
+class Ledger:
+    """The promotions of all models in one database.
+
+    Connects when first used and holds no connection between calls, so that an instance may live in
+    a daemon, be used from several threads and survive a fork. Every method raises LedgerError when
+    the database cannot be reached or refuses; the message names the URL without its password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: Engine | None = None
+        self._created = False
+
+    def champion(self, model: str) -> Promotion | None:
+        """The promotion in force, None if nothing was ever promoted."""
+        rows = self._select(lambda query: _newest_of(query, model).limit(1))
+        return rows[0] if rows else None
+
+    def champions(self, models: Collection[str] | None = None) -> dict[str, Promotion]:
+        """Promotions in force by model, in one query; models without a champion are left out.
+
+        Args:
+            models: the models asked for; all of the ledger if None.
+        """
+
+        def newest(query: "Select[Any]") -> "Select[Any]":
+            import sqlalchemy as sa
+
+            table = _table()
+            top = sa.select(table.c.model, sa.func.max(table.c.sequence).label("top"))
+            # Longer lists would pass the databases' limit of bound parameters.
+            if models is not None and len(models) <= _IN_LIMIT:
+                top = top.where(table.c.model.in_(sorted(models)))
+            last = top.group_by(table.c.model).subquery()
+            both = sa.and_(table.c.model == last.c.model, table.c.sequence == last.c.top)
+            return query.join(last, both).order_by(table.c.model)
+
+        found = {row.model: row for row in self._select(newest)}
+        if models is None:
+            return found
+        return {model: row for model, row in found.items() if model in set(models)}
+
+    def previous(self, model: str) -> Promotion | None:
+        """The promotion before the one in force: where a rollback would go; None if there is none."""
+        rows = self._select(lambda query: _newest_of(query, model).limit(2))
+        return rows[1] if len(rows) == 2 else None
+
+    def history(self, model: str) -> list[Promotion]:
+        """All promotions of a model, oldest first."""
+        return self._select(lambda query: _newest_of(query, model))[::-1]
+
+    def promote(
+        self,
+        candidate: Candidate,
+        *,
+        expected_champion: str | None,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+    ) -> Promotion:
+        """Make `candidate` champion if the champion still is the one it was compared with.
+
+        Repeating a promotion that has happened returns its row and writes nothing, so a killed
+        caller may simply run again.
+
+        Args:
+            candidate: the version to promote.
+            expected_champion: version of the champion that the gate compared with; None for none.
+            actor: who promotes.
+            reason: why, for people.
+            evidence: JSON-compatible evidence, without NaN or infinity.
+
+        Raises:
+            ChampionChanged: the champion is another one by now; nothing was written.
+            LedgerError: the entry is not storable, or the database cannot be reached.
+        """
+        _check_entry(candidate, actor, reason, evidence)
+        try:
+            return self._compare_and_set(candidate, expected_champion, actor, reason, evidence)
+        except _LostRace:
+            # The other writer has committed: what it wrote decides, and it may be the same version.
+            current = self.champion(candidate.model)
+            if current is not None and current.version == candidate.version:
+                return current
+            raise _champion_changed(candidate, expected_champion, current) from None
+
+    def _compare_and_set(
+        self,
+        candidate: Candidate,
+        expected: str | None,
+        actor: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+    ) -> Promotion:
+        import sqlalchemy as sa
+
+        with self._transaction(write=True) as connection:
+            query = _newest_of(sa.select(_table()), candidate.model).limit(1)
+            row = connection.execute(query).mappings().first()
+            current = None if row is None else _promotion(row)
+            if current is not None and current.version == candidate.version:
+                return current
+            if (None if current is None else current.version) != expected:
+                raise _champion_changed(candidate, expected, current)
+            values = {
+                **vars(candidate),
+                "sequence": 1 if current is None else current.sequence + 1,
+                "expected_version": expected,
+                "kind": "promotion",
+                "actor": actor,
+                "reason": reason,
+                "evidence": dict(evidence),
+                "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+            }
+            try:
+                connection.execute(sa.insert(_table()).values(**values))
+            except sa.exc.IntegrityError:
+                raise _LostRace from None
+        return _promotion(values)
+
+    def _select(self, narrow: Any) -> list[Promotion]:
+        import sqlalchemy as sa
+
+        with self._transaction() as connection:
+            rows = connection.execute(narrow(sa.select(_table()))).mappings().all()
+        return [_promotion(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self, *, write: bool = False) -> "Iterator[Connection]":
+        """A transaction on a database that has the table; database errors become LedgerError."""
+        import sqlalchemy as sa
+
+        engine = self._connectable()
+        try:
+            if not self._created:
+                _create_table(engine)
+                self._created = True
+            with engine.connect() as connection:
+                connection = connection.execution_options(ledger_write=write)
+                with connection.begin():
+                    yield connection
+        except sa.exc.SQLAlchemyError as error:
+            raise LedgerError(
+                f"promotion ledger {_shown(engine)}: {_cause(error, engine)}; check that the "
+                "database runs, that the URL is right and that the user may create and write tables"
+            ) from None
+
+    def _connectable(self) -> "Engine":
+        if self._engine is None:
+            self._engine = _engine(self._url)
+        return self._engine
+
+
+class _LostRace(Exception):
+    """Another writer inserted the sequence first; never leaves this module."""
+
+
+def _newest_of(query: "Select[Any]", model: str) -> "Select[Any]":
+    table = _table()
+    return query.where(table.c.model == model).order_by(table.c.sequence.desc())
+
+
+def _promotion(row: Mapping[Any, Any]) -> Promotion:
+    fields = {name: row[name] for name in Promotion.__dataclass_fields__}
+    return Promotion(**{**fields, "promoted_at": datetime.fromisoformat(row["promoted_at"])})
+
+
+def _champion_changed(
+    candidate: Candidate, expected: str | None, current: Promotion | None
+) -> ChampionChanged:
+    compared = "no champion" if expected is None else f"champion v{expected}"
+    now = "there is none" if current is None else f"v{current.version} is champion"
+    since = "" if current is None else f" (promoted {current.promoted_at:%Y-%m-%d %H:%M:%S} UTC)"
+    return ChampionChanged(
+        f"{candidate.model}: candidate v{candidate.version} was compared with {compared}, but now "
+        f"{now}{since}; nothing was promoted. Run the gate again against the present champion"
+    )
+
+
+def _check_entry(
+    candidate: Candidate, actor: str, reason: str, evidence: Mapping[str, Any]
+) -> None:
+    problems = [
+        f"{name} is empty"
+        for name, text in (
+            ("model", candidate.model),
+            ("version", candidate.version),
+            ("run_id", candidate.run_id),
+            ("fingerprint", candidate.fingerprint),
+            ("metric", candidate.metric),
+            ("actor", actor),
+            ("reason", reason),
+        )
+        if not text.strip()
+    ]
+    if not math.isfinite(candidate.value):
+        problems.append(f"{candidate.metric or 'metric'} must be finite, got {candidate.value}")
+    try:
+        json.dumps(dict(evidence), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        problems.append(f"evidence must be JSON without NaN or infinity: {error}")
+    if problems:
+        raise LedgerError(
+            f"{candidate.model or 'promotion'}: {'; '.join(problems)}; nothing was promoted"
+        )
+
+
+def _engine(url: str) -> "Engine":
+    import sqlalchemy as sa
+
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        # The text of SQLAlchemy's error may repeat the URL, and with it the password.
+        raise LedgerError(
+            "promotion ledger: the URL is not a SQLAlchemy URL; write for example "
+            "sqlite:////data/ledger.db or postgresql+psycopg2://user:password@host:5432/database"
+        ) from None
+    sqlite = parsed.get_backend_name() == "sqlite"
+    options = {"timeout": _BUSY_SECONDS} if sqlite else {"connect_timeout": _CONNECT_SECONDS}
+    try:
+        engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=options)
+    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
+        raise LedgerError(
+            f"promotion ledger: no driver for '{parsed.drivername}' ({error}); use sqlite:///… or "
+            "postgresql+psycopg2://… and install retrain-assets[postgres]"
+        ) from None
+    if sqlite:
+        _begin_explicitly(engine)
+    return engine
+
+
+def _begin_explicitly(engine: "Engine") -> None:
+    """Let the ledger, not the sqlite3 module, say when a transaction begins.
+
+    A transaction that reads first and then writes fails at once when another wrote in between,
+    whatever the busy timeout; BEGIN IMMEDIATE waits for its turn instead.
+    """
+    import sqlalchemy as sa
+
+    def on_connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+
+    def on_begin(connection: "Connection") -> None:
+        write = connection.get_execution_options().get("ledger_write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", on_begin)
+
+
+def _create_table(engine: "Engine") -> None:
+    """Create the table unless it exists; safe when several processes do it at once."""
+    import sqlalchemy as sa
+
+    table = _table()
+    with engine.connect() as connection:
+        if engine.dialect.has_table(connection, table.name):
+            return
+    if engine.dialect.name == "sqlite":
+        _use_write_ahead_log(engine)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+        table.create(connection, checkfirst=True)
+
+
+def _use_write_ahead_log(engine: "Engine") -> None:
+    """Let readers work while a writer holds the file; the mode stays with the file."""
+    with engine.connect() as connection:
+        raw = connection.connection.dbapi_connection
+        assert raw is not None
+        raw.execute("PRAGMA journal_mode=WAL").close()
+
+
+def _shown(engine: "Engine") -> str:
+    """The URL without password and without its query, which may hold one too."""
+    return engine.url.set(query={}).render_as_string(hide_password=True)
+
+
+def _cause(error: Exception, engine: "Engine") -> str:
+    """The driver's own words: SQLAlchemy's would repeat the statement and its values."""
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    password = engine.url.password
+    return text.replace(str(password), "***") if password else text

@@ -1,0 +1,114 @@
+"""From stored evidence to a promotion or a rejection.
+
+Belongs here: reading what was stored, asking the gate, writing the ledger, letting the registry
+follow. It trusts no earlier check: a candidate that was materialized alone is judged all the same.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from retrain_assets.errors import ChampionChanged
+from retrain_assets.promotion.candidate import Candidate
+from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence
+from retrain_assets.promotion.ledger import Candidate as LedgerCandidate
+from retrain_assets.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from retrain_assets.data.tables import TableStore
+    from retrain_assets.promotion.ledger import Ledger, Promotion
+    from retrain_assets.promotion.registry import MlflowRegistry
+
+__all__ = ["Outcome", "judge_and_promote", "project_champion"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a candidate.
+
+    Attributes:
+        report: the gate's verdict with its numbers.
+        sentence: the verdict in one line.
+        promotion: the ledger's row, None where the candidate was not promoted.
+    """
+
+    candidate: Candidate
+    report: GateReport
+    sentence: str
+    promotion: "Promotion | None"
+
+
+def judge_and_promote(
+    spec: ModelSpec,
+    partition: str | None,
+    *,
+    store: "TableStore",
+    registry: "MlflowRegistry",
+    ledger: "Ledger",
+    actor: str,
+) -> Outcome:
+    """Judge the stored candidate of `partition`; promote it if every criterion passed.
+
+    Repeating it after a kill finishes the work: a promotion that is in the ledger is found there,
+    and the registry's aliases are set again.
+
+    Raises:
+        TableError: there is no candidate for the partition.
+        ChampionChanged: somebody promoted since the comparison; build the candidate again.
+        LedgerError, RegistryError: the ledger or the registry cannot be used.
+    """
+    from retrain_assets.training.evaluation import Evaluation
+
+    candidate = Candidate.stored(store, spec.name, partition)
+    champion = ledger.champion(spec.name)
+    already = champion is not None and champion.version == candidate.version
+    if not already and (champion.version if champion else None) != candidate.champion_version:
+        raise ChampionChanged(
+            f"{spec.name}: candidate v{candidate.version} was compared with champion "
+            f"v{candidate.champion_version or '-'}, but the champion is v"
+            f"{champion.version if champion else '-'} now; materialize candidate_model"
+            f"{f' {partition}' if partition else ''} again"
+        )
+    evaluation = Evaluation.from_table(store.read(spec.name, "evidence", [candidate.evidence]))
+    report = evaluate_gate(
+        y_true=evaluation.y_true,
+        scores=evaluation.scores,
+        groups=evaluation.groups,
+        gate=spec.gate,
+        metric=spec.metric,
+        seed=spec.train.seed,
+        champion_seen_holdout=candidate.champion_saw_holdout,
+    )
+    sentence = gate_sentence(
+        report,
+        candidate_version=candidate.version,
+        champion_version=candidate.champion_version,
+    )
+    promotion = champion if already else None
+    if not already and report.decision == "promote":
+        promotion = ledger.promote(
+            LedgerCandidate(
+                model=spec.name,
+                version=candidate.version,
+                run_id=candidate.run_id,
+                fingerprint=candidate.fingerprint,
+                partition=partition,
+                metric=spec.metric,
+                value=report.candidate,
+            ),
+            expected_champion=candidate.champion_version,
+            actor=actor,
+            reason=sentence,
+            evidence={"gate": json.loads(report.to_json()), "candidate": asdict(candidate)},
+        )
+    project_champion(spec.name, registry=registry, ledger=ledger)
+    return Outcome(candidate, report, sentence, promotion)
+
+
+def project_champion(model: str, *, registry: "MlflowRegistry", ledger: "Ledger") -> list[str]:
+    """Make the registry's aliases say what the ledger says; returns what was changed."""
+    champion = ledger.champion(model)
+    if champion is None:
+        return []
+    previous = ledger.previous(model)
+    return registry.project(model, champion.version, previous.version if previous else None)

@@ -1,0 +1,78 @@
+"""The environment as one object: where tables, models, the ledger live, and which executor runs.
+
+Every setting is an environment variable `RETRAIN_<NAME>`. Nothing else in the package reads the
+environment, except connection fields of specs (`${NAME}`) and alert targets (`RETRAIN_ALERT_<NAME>`).
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from retrain_assets.errors import SettingsError
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """Settings of this process, read when it is made.
+
+    Attributes:
+        home: folder of everything that has no address of its own.
+        storage: URI of tables, reports and evidence (any fsspec protocol).
+        mlflow_uri: MLflow tracking and registry URI.
+        mlflow_artifacts: URI where MLflow stores model files; a server has its own.
+        ledger_url: SQLAlchemy URL of the promotion ledger.
+        executor: how the steps of a run are executed.
+        sensor_interval_seconds: least time between two evaluations of a sensor; Dagster's daemon
+            looks every 5 s, so a smaller number means at every look.
+        automation: whether sensors and schedules are on when they are first seen.
+        dagster_url: address of the Dagster UI, for links in alerts.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RETRAIN_", extra="ignore", frozen=True)
+
+    home: Path = Path(".retrain")
+    storage: str = ""
+    mlflow_uri: str = ""
+    mlflow_artifacts: str = ""
+    ledger_url: str = ""
+    executor: Literal["in_process", "multiprocess", "k8s"] = "in_process"
+    sensor_interval_seconds: int = Field(1, ge=1)
+    automation: bool = True
+    dagster_url: str = "http://127.0.0.1:3000"
+
+    def model_post_init(self, context: Any) -> None:
+        """Fill in what follows from `home`; frozen, so through object.__setattr__."""
+        home = self.home.expanduser().absolute()
+        derived = {
+            "home": home,
+            "storage": self.storage or str(home / "storage"),
+            "mlflow_artifacts": self.mlflow_artifacts
+            or ("" if self.mlflow_uri.startswith("http") else str(home / "mlartifacts")),
+            "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
+            "ledger_url": self.ledger_url or f"sqlite:///{home / 'ledger.db'}",
+        }
+        self.__dict__.update(derived)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> "Settings":
+        """Settings from the environment and `overrides`.
+
+        Raises:
+            SettingsError: naming every unusable variable, its rule and its value.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            lines = [
+                f"RETRAIN_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}, got {e['input']!r}"
+                for e in error.errors(include_url=False)
+            ]
+            raise SettingsError("unusable settings:\n  " + "\n  ".join(lines)) from None
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the local Dagster instance."""
+        return self.home / "dagster"

@@ -1,0 +1,1 @@
+"""Specs: one YAML file per model, validated with lines and remedies. Knows nothing of Dagster."""

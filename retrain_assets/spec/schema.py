@@ -1,0 +1,143 @@
+"""The JSON Schema of a spec, for editors, and the commented spec that `retrain new` writes."""
+
+from typing import Any
+
+from retrain_assets.spec.model import ModelSpec
+
+__all__ = ["field_reference", "json_schema", "template"]
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of a spec file."""
+    schema = ModelSpec.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "retrain-assets model spec"
+    partitions = schema["properties"]["partitions"]
+    partitions["anyOf"] = [
+        {"const": "none"},
+        *(option for option in partitions.get("anyOf", []) if option.get("type") != "null"),
+    ]
+    return schema
+
+
+def field_reference() -> list[tuple[str, str, str, str]]:
+    """(dotted path, type, default, description) of every field, in the order of the schema."""
+    schema = json_schema()
+    definitions = schema["$defs"]
+    rows: list[tuple[str, str, str, str]] = []
+
+    def visit(section: dict[str, Any], prefix: str) -> None:
+        required = section.get("required", [])
+        for name, field in section["properties"].items():
+            inner = _reference_in(field)
+            default = "required" if name in required else _default_of(field)
+            rows.append((prefix + name, _type_of(field), default, field.get("description", "")))
+            if inner is not None:
+                star = "*." if "additionalProperties" in field else ""
+                visit(definitions[inner], f"{prefix}{name}.{star}")
+
+    visit(schema, "")
+    return rows
+
+
+def _reference_in(field: dict[str, Any]) -> str | None:
+    for option in (field, *field.get("anyOf", []), field.get("additionalProperties") or {}):
+        if isinstance(option, dict) and "$ref" in option:
+            return str(option["$ref"]).rsplit("/", 1)[-1]
+    return None
+
+
+def _type_of(field: dict[str, Any]) -> str:
+    if "$ref" in field:
+        return "section"
+    if "enum" in field:
+        return ", ".join(map(str, field["enum"]))
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "anyOf" in field:
+        options = [_type_of(option) for option in field["anyOf"] if option.get("type") != "null"]
+        return " or ".join(dict.fromkeys(options))
+    kind = str(field.get("type", "any"))
+    if kind == "array":
+        return f"list of {_type_of(field.get('items', {}))}"
+    if kind == "object":
+        return f"mapping of {_type_of(field.get('additionalProperties') or {})}"
+    if kind == "string" and field.get("format") == "date":
+        return "date"
+    return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(kind, kind)
+
+
+def _default_of(field: dict[str, Any]) -> str:
+    import json
+
+    default = field.get("default")
+    if default is None or default in ([], {}) or "$ref" in field:
+        return ""
+    return json.dumps(default)
+
+
+def template(name: str) -> str:
+    """A commented spec named `name` that passes `retrain check` as it is."""
+    return _TEMPLATE.replace("NAME", name)
+
+
+_TEMPLATE = """\
+# One model. `retrain check` says what is wrong with it; `retrain schema` helps your editor.
+# Every field: model_specs/README.md
+name: NAME
+description: What this model predicts, for the people who will read it at night.
+owner: team:data-science              # team:name or a mail address
+
+# How the data is cut in time (UTC): hour, day, week, month; or `partitions: none` for one table.
+partitions: {every: day, start: 2024-01-01}
+
+# Raw rows: files, sql or python. {partition} is the partition key, for example 2024-01-31.
+source:
+  files: ../data/NAME/{partition}.parquet
+  # sql:
+  #   connection: ${WAREHOUSE_URL}    # read from the environment when it is used
+  #   query: SELECT * FROM events WHERE at >= :partition_start AND at < :partition_end
+  # python: my_package.sources:load   # def load(window): return a DataFrame
+
+# What raw rows must look like; a breach stops the partition before anything downstream sees it.
+contract:
+  min_rows: 1
+  columns:
+    label: {type: int, allowed: [0, 1]}
+    # amount: {type: float, min: 0, max_null_rate: 0.1}
+
+# Raw rows → features with the target: DuckDB SQL over `raw` (a query or a .sql file), or Python.
+features:
+  sql: SELECT * FROM raw
+  # python: my_package.features:transform
+  # lookback: 7                       # the last 7 partitions, as `history`
+
+target: label
+task: binary                          # binary, multiclass, regression, ranking
+
+train:
+  window: 60                          # partitions, holdout included
+  holdout: 7                          # the last 7 are never trained on
+  label_delay: 0                      # partitions until labels are complete
+  params: {num_leaves: 31, n_estimators: 200}
+
+drift:
+  alert: {share_of_features: 0.2, of_last: 3, at_least: 2}
+
+retrain:
+  schedule: "0 6 * * 1"               # Mondays at six
+  on_drift: true
+  # max_age: 30d
+  cooldown: 3d
+
+gate:
+  metric: roc_auc
+  min_gain: 0.0                       # over the champion, shown with this confidence:
+  confidence: 0.95
+  # floor: 0.6
+
+freshness:
+  raw_data: {warn: 26h, fail: 48h}
+
+# alerts: [ops]                       # the Apprise URL is in RETRAIN_ALERT_OPS
+"""

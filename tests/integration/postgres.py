@@ -1,0 +1,137 @@
+"""A private PostgreSQL server for tests: `from integration.postgres import postgres_server`.
+
+Belongs here: starting and stopping the server. Does not: tables, data.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+__all__ = ["PostgresServer", "postgres_server"]
+
+USER = "retrain"
+PASSWORD = "Tr0ub4dor&3"
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server on the loopback interface.
+
+    Attributes:
+        port: TCP port.
+        log: file that the server logs into.
+    """
+
+    port: int
+    log: Path
+
+    def url(self, database: str = "postgres", password: str = PASSWORD) -> str:
+        """SQLAlchemy URL for psycopg2."""
+        return sa.URL.create(
+            "postgresql+psycopg2", USER, password, "127.0.0.1", self.port, database
+        ).render_as_string(hide_password=False)
+
+    def create_database(self, name: str) -> str:
+        """Create an empty database and return its URL."""
+        engine = sa.create_engine(self.url(), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+
+def _binaries() -> Path:
+    """Folder with initdb and postgres; fails, never skips, where there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if found:
+        return found[-1].parent
+    if on_path := shutil.which("initdb"):
+        return Path(on_path).resolve().parent
+    pytest.fail("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or on PATH")
+
+
+def _identity() -> dict[str, Any]:
+    """Arguments of subprocess that leave root, which PostgreSQL refuses to run as."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam("postgres")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    engine = sa.create_engine(server.url(), poolclass=sa.NullPool)
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            engine.connect().close()
+        except sa.exc.OperationalError:
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"PostgreSQL did not start:\n{server.log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of this test session, on a free port, in a folder that is removed afterwards."""
+    # Not tmp_path: its parents are closed to the user that the server runs as.
+    folder = Path(tempfile.mkdtemp(prefix="retrain-postgres-"))
+    identity = _identity()
+    if identity:
+        os.chown(folder, identity["user"], identity["group"])
+    password_file = folder / "password"
+    password_file.write_text(PASSWORD)
+    password_file.chmod(0o644)
+    data = folder / "data"
+    server = PostgresServer(_free_port(), folder / "log")
+    binaries = _binaries()
+    subprocess.run(
+        [
+            str(binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
+            f"--pwfile={password_file}", "-E", "UTF8", "--locale=C", "--no-sync",
+        ],
+        check=True, capture_output=True, cwd=folder, **identity,
+    )  # fmt: skip
+    with open(server.log, "wb") as log:
+        process = subprocess.Popen(
+            [
+                str(binaries / "postgres"), "-D", str(data), "-p", str(server.port),
+                "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+                "-c", "fsync=off", "-c", "shared_buffers=32MB",
+                # Not UTC, so that code which relies on the server's zone is found out.
+                "-c", "timezone=America/New_York",
+            ],
+            stdout=log, stderr=subprocess.STDOUT, cwd=folder, **identity,
+        )  # fmt: skip
+        try:
+            _wait(server, process)
+            yield server
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are cut
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            shutil.rmtree(folder)
