@@ -16,6 +16,7 @@ import os
 import re
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -93,7 +94,10 @@ def _services(urls: str) -> tuple[list[apprise.NotifyBase], bool]:
 
     # Apprise's own limit works through threads that keep the process alive; ours does not.
     manager = apprise.Apprise(asset=apprise.AppriseAsset(service_timeout=0))
-    complete = manager.add(urls)
+    with warnings.catch_warnings():
+        # The first URL loads the plug-ins, of which the one for mail imports a deprecated module.
+        warnings.filterwarnings("ignore", "'imghdr' is deprecated", DeprecationWarning)
+        complete = manager.add(urls)
     services = list(manager)
     for service in services:
         service.socket_connect_timeout = min(service.socket_connect_timeout, _SOCKET_SECONDS)

@@ -33,14 +33,16 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
         return pa.binary()
+    if pa.types.is_timestamp(kind) and kind.unit in ("s", "ms"):
+        return pa.timestamp("us", kind.tz)  # Parquet has no seconds, and partitions may differ
     return kind
 
 
 def plain(table: pa.Table) -> pa.Table:
     """`table` without what does not belong to its values.
 
-    Categories become their values, the variants of strings become `string`, metadata (also that of
-    pandas) is dropped, chunks are joined. Two tables with equal values have then equal columns.
+    Categories become their values, the variants of strings become `string`, coarse timestamps
+    become microseconds, metadata (also that of pandas) is dropped, chunks are joined.
     """
     fields = [pa.field(field.name, _plain_type(field.type)) for field in table.schema]
     columns = [

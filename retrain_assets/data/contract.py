@@ -128,7 +128,7 @@ def _not_allowed(column: pa.ChunkedArray, allowed: Sequence[Any]) -> Mask:
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
         values = _allowed_values(allowed, column.type)
     elif _is_number(column.type):
-        column = column.cast(pa.float64())
+        column = pc.add(column.cast(pa.float64()), 0.0)  # -0.0 is 0
         values = _allowed_values(allowed, column.type)
     else:
         column = column.cast(pa.string())
@@ -142,6 +142,10 @@ def _repeated(columns: Sequence[pa.ChunkedArray]) -> Mask:
     rows = len(columns[0])
     codes = np.zeros(rows, dtype=np.int64)
     for column in columns:
+        if pa.types.is_floating(column.type):
+            # NaN as null, and the two zeros as one.
+            missing = pa.array(null_mask(column))
+            column = pc.if_else(missing, pa.scalar(None, column.type), pc.add(column, 0.0))
         encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
         encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
         indices = encoded.indices.to_numpy().astype(np.int64)

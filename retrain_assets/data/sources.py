@@ -428,10 +428,12 @@ def _read_sql(sql: SqlSource, window: Window | None) -> pa.Table:
     subject = f"source.sql {_shown_url(sql.connection)}"
 
     def read() -> pa.Table:
-        with engine.connect().execution_options(stream_results=True) as connection:
+        with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql("SET TIME ZONE 'UTC'")
-            result = connection.execute(statement, parameters)
+            result = connection.execute(
+                statement, parameters, execution_options={"stream_results": True}
+            )
             if not result.returns_rows:
                 raise SourceError(f"{subject}: the query must be a SELECT, it returns no rows")
             return _fetch(result)

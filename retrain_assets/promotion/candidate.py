@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from retrain_assets.training.evaluation import Evaluation
     from retrain_assets.training.model import TabularModel
 
-__all__ = ["Candidate", "build_candidate"]
+__all__ = ["Candidate", "build_candidate", "load_evidence"]
 
 _DOCUMENT = "candidate_model"
 
@@ -44,7 +44,7 @@ class Candidate:
         champion_saw_holdout: whether that champion was trained on part of the holdout.
         scores: the gate's metric on the holdout, of `candidate`, `champion` and each baseline.
         train_until: the last partition (or time, or row) that the model was trained on.
-        evidence: names the holdout's scores in the table `evidence` of the model.
+        evidence: path of the holdout's truth and scores, relative to the store.
         reused: the version existed before this run.
         notes: what a reader of the numbers must know.
     """
@@ -117,13 +117,16 @@ def build_candidate(
     """
     rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
     fingerprint = _fingerprint(spec, rows)
-    log(f"training on {rows.trained_on} ({rows.train.num_rows:,} rows), holdout {rows.holdout_name}")
+    log(
+        f"training on {rows.trained_on} ({rows.train.num_rows:,} rows), holdout {rows.holdout_name}"
+    )
     found = registry.find(spec.name, fingerprint)
     model = registry.load(found) if found else _train(spec, rows)
     champion = ledger.champion(spec.name)
     evaluation = _evaluate(spec, rows, model, champion, registry)
-    evidence = f"{fingerprint}-{champion.version if champion else 'none'}"
-    store.write(spec.name, "evidence", evidence, evaluation.to_table())
+    versus = f"v{champion.version}" if champion else "none"
+    evidence = f"evidence/{spec.name}/{fingerprint}-against-{versus}.parquet"
+    _store_evidence(store, evidence, evaluation)
     # The champion's training rows are what drift will be measured against.
     store.write(spec.name, "reference", fingerprint, rows.train)
     pictures = _pictures(spec, model, evaluation)
@@ -154,6 +157,31 @@ def build_candidate(
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
+
+
+def _store_evidence(store: "TableStore", path: str, evaluation: "Evaluation") -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(evaluation.to_table(), sink, compression="zstd")
+    store.write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def load_evidence(store: "TableStore", candidate: Candidate) -> "Evaluation":
+    """Truth and scores that the candidate was compared on.
+
+    Raises:
+        TableError: they are missing.
+        TrainingError: they are of a format that this code does not read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from retrain_assets.training.evaluation import Evaluation
+
+    content = store.read_bytes(candidate.evidence)
+    return Evaluation.from_table(pq.read_table(pa.BufferReader(content)))
 
 
 def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
@@ -286,9 +314,7 @@ def _values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
     return evaluation.values(get_metric(metric))
 
 
-def _pictures(
-    spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation"
-) -> dict[str, bytes]:
+def _pictures(spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation") -> dict[str, bytes]:
     from retrain_assets.training.lightgbm_trainer import feature_importance
     from retrain_assets.training.metrics import get_metric
     from retrain_assets.training.render import comparison_picture, importance_picture
@@ -344,7 +370,9 @@ def _register(
             tags=tags,
             signature_frame=sample,
             predictions=model.predict(sample),
-            pictures={f"{title.lower().replace(' ', '_')}.png": png for title, png in pictures.items()},
+            pictures={
+                f"{title.lower().replace(' ', '_')}.png": png for title, png in pictures.items()
+            },
             documents={
                 "spec.json": json.dumps(settings, indent=2),
                 "data.json": json.dumps(dict(rows.fingerprints), indent=2),

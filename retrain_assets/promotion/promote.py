@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from retrain_assets.errors import ChampionChanged
-from retrain_assets.promotion.candidate import Candidate
+from retrain_assets.promotion.candidate import Candidate, load_evidence
 from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence
 from retrain_assets.promotion.ledger import Candidate as LedgerCandidate
 from retrain_assets.spec.model import ModelSpec
@@ -57,8 +57,6 @@ def judge_and_promote(
         ChampionChanged: somebody promoted since the comparison; build the candidate again.
         LedgerError, RegistryError: the ledger or the registry cannot be used.
     """
-    from retrain_assets.training.evaluation import Evaluation
-
     candidate = Candidate.stored(store, spec.name, partition)
     champion = ledger.champion(spec.name)
     already = champion is not None and champion.version == candidate.version
@@ -69,7 +67,7 @@ def judge_and_promote(
             f"{champion.version if champion else '-'} now; materialize candidate_model"
             f"{f' {partition}' if partition else ''} again"
         )
-    evaluation = Evaluation.from_table(store.read(spec.name, "evidence", [candidate.evidence]))
+    evaluation = load_evidence(store, candidate)
     report = evaluate_gate(
         y_true=evaluation.y_true,
         scores=evaluation.scores,

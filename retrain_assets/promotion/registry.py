@@ -287,7 +287,9 @@ class MlflowRegistry:
         from mlflow import MlflowClient
 
         scheme = urlsplit(self._uri).scheme
-        if scheme not in ("http", "https", "sqlite"):
+        if scheme == "sqlite":
+            _create_sqlite_database(_sqlite_path(self._uri))
+        elif scheme not in ("http", "https"):
             _check_database(self._uri)
         return MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
 
@@ -322,7 +324,7 @@ class MlflowRegistry:
                     f"model registry {_public(self._uri)}: needs an artifact_root (a folder or URL "
                     "for the model files), because a database cannot hold them"
                 )
-            root = str(Path(self._uri.partition(":///")[2]).resolve().parent / "artifacts")
+            root = str(_sqlite_path(self._uri).parent / "artifacts")
         return f"{root.rstrip('/')}/{model}" if "://" in root else str(Path(root).resolve() / model)
 
     def _upload(
@@ -723,6 +725,34 @@ def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:
 
 def _set_alias(client: "MlflowClient", model: str, alias: str, version: str) -> None:
     client.set_registered_model_alias(model, alias, version)
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(uri.partition(":///")[2].partition("?")[0]).resolve()
+
+
+def _create_sqlite_database(path: Path) -> None:
+    """Make MLflow's tables in a file that appears only when they are complete.
+
+    MLflow builds them in place by some forty migrations: two processes that do it at once break
+    each other's, and a process killed in between leaves a file that no MLflow opens again.
+    """
+    if path.exists():
+        return
+    import fcntl
+
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.new_") as folder:
+            draft = Path(folder) / path.name
+            store = SqlAlchemyStore(f"sqlite:///{draft}", str(path.parent / "artifacts"))
+            store.engine.dispose()
+            draft.replace(path)
 
 
 def _check_database(uri: str) -> None:

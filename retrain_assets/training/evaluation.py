@@ -175,21 +175,7 @@ def evaluate_on_holdout(
         TrainingError: no holdout row has a target; the champion saw part of the holdout; or it
             predicts something else than the candidate.
     """
-    partitions = np.asarray(
-        [""] * holdout.num_rows if row_partitions is None else row_partitions, dtype=object
-    )
-    if partitions.shape != (holdout.num_rows,):
-        raise TrainingError(
-            f"row_partitions must name the partition of each of the {holdout.num_rows} holdout "
-            f"rows, got shape {partitions.shape}"
-        )
-    labelled = has_target(holdout, candidate.target)
-    rows, partitions = holdout.filter(labelled), partitions[labelled.to_numpy()]
-    if not rows.num_rows:
-        raise TrainingError(
-            f"holdout: none of its {holdout.num_rows} rows has a value of target "
-            f"'{candidate.target}'; raise train.label_delay if labels arrive later"
-        )
+    rows, partitions = _labelled(holdout, candidate.target, row_partitions)
     scorers = {CANDIDATE: candidate}
     if champion is not None:
         _check_comparable(candidate, champion)
@@ -214,6 +200,28 @@ def evaluate_on_holdout(
         classes=candidate.classes,
         notes=tuple(note for name, model in scorers.items() for note in _notes(name, model, rows)),
     )
+
+
+def _labelled(
+    holdout: pa.Table, target: str, row_partitions: ArrayLike | None
+) -> tuple[pa.Table, NDArray[Any]]:
+    """The rows with a target, and their partitions."""
+    partitions = np.asarray(
+        [""] * holdout.num_rows if row_partitions is None else row_partitions, dtype=object
+    )
+    if partitions.shape != (holdout.num_rows,):
+        raise TrainingError(
+            f"row_partitions must name the partition of each of the {holdout.num_rows} holdout "
+            f"rows, got shape {partitions.shape}"
+        )
+    labelled = has_target(holdout, target)
+    rows = holdout.filter(labelled)
+    if not rows.num_rows:
+        raise TrainingError(
+            f"holdout: none of its {holdout.num_rows} rows has a value of target '{target}'; "
+            "raise train.label_delay if labels arrive later"
+        )
+    return rows, partitions[labelled.to_numpy()]
 
 
 def _score(name: str, model: TabularModel, rows: pa.Table) -> NDArray[np.float64]:

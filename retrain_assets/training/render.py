@@ -93,7 +93,7 @@ def comparison_picture(evaluation: Evaluation, metric: Metric) -> bytes:
     else:
         _draw_errors(axes, evaluation.y_true, shown, labels)
         _title(axes, "Errors", f"{rows}; prediction minus truth, middle 98%")
-    axes.legend(frameon=False, labelcolor=_INK, loc="best")
+    _legend(axes)
     return _png(figure)
 
 
@@ -119,7 +119,8 @@ def _draw_errors(
     errors = {name: score - y_true for name, score in shown.items()}
     low, high = np.quantile(np.concatenate(list(errors.values())), [0.01, 0.99])
     margin = 0.5 * max(abs(low), abs(high), 1e-9) if low == high else 0.0
-    edges = np.linspace(low - margin, high + margin, 61)
+    bins = int(np.clip(np.sqrt(len(y_true)), 12, 60))
+    edges = np.linspace(low - margin, high + margin, bins + 1)
     for name, error in reversed(list(errors.items())):
         counts, _ = np.histogram(error, edges)
         share = counts / len(error)
@@ -200,7 +201,8 @@ def _label(evaluation: Evaluation, metric: Metric, name: str) -> str:
 def _canvas(height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=_DPI)
+    figure.set_layout_engine("constrained", w_pad=0.14, h_pad=0.12)
     axes = figure.add_subplot()
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_MUTED)
@@ -217,6 +219,16 @@ def _title(axes: "Axes", title: str, subtitle: str) -> None:
     axes.annotate(
         subtitle, (0, 1), (0, 8), xycoords="axes fraction", textcoords="offset points",
         color=_MUTED, fontsize=10,
+    )  # fmt: skip
+
+
+def _legend(axes: "Axes") -> None:
+    """Above the plot on the right, where it hides nothing; the candidate first."""
+    handles, labels = axes.get_legend_handles_labels()
+    pairs = sorted(zip(handles, labels, strict=True), key=lambda pair: pair[1])
+    axes.legend(
+        [handle for handle, _ in pairs], [label for _, label in pairs],
+        loc="lower right", bbox_to_anchor=(1, 1), frameon=False, labelcolor=_INK, borderaxespad=0.2,
     )  # fmt: skip
 
 
