@@ -179,9 +179,11 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
 def _print_status(rows: "list[StatusRow]") -> None:
     from rich.console import Console
 
-    from retrain_assets.fleet.status import status_table
+    from retrain_assets.fleet.status import status_notes, status_table
 
     Console().print(status_table(rows))
+    for note in status_notes(rows):
+        click.echo(note)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrain_assets.errors import RetrainError
 
@@ -118,6 +117,8 @@ def from_pandas(frame: pd.DataFrame, subject: str, failure: type[RetrainError]) 
 
 def null_mask(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """True where a value is null; NaN counts as null. Shape (rows,)."""
+    import pyarrow.compute as pc
+
     mask: np.ndarray[tuple[int], np.dtype[np.bool_]] = pc.is_null(
         column, nan_is_null=pa.types.is_floating(column.type)
     ).to_numpy()

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrain_assets.data.arrow import duplicates, null_mask, plain
 from retrain_assets.spec.model import Column, Contract
@@ -66,6 +65,8 @@ class _Finding:
 
 def _true(mask: pa.ChunkedArray) -> Mask:
     """Arrow mask to numpy, null (nothing to say) as False."""
+    import pyarrow.compute as pc
+
     result: Mask = pc.fill_null(mask, False).to_numpy()
     return result
 
@@ -100,6 +101,8 @@ def _mistyped(column: pa.ChunkedArray, expected: str) -> Mask:
     In a column of text that should hold numbers, these are the values that are no numbers, if any.
     A column of whole floats with nulls passes as int: pandas has no other way to write it.
     """
+    import pyarrow.compute as pc
+
     nulls = null_mask(column)
     if expected == "int" and pa.types.is_floating(column.type):
         fractional = _true(pc.not_equal(column, pc.floor(column))) & ~nulls
@@ -123,6 +126,8 @@ def _allowed_values(allowed: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _not_allowed(column: pa.ChunkedArray, allowed: Sequence[Any]) -> Mask:
+    import pyarrow.compute as pc
+
     if pa.types.is_null(column.type):
         return np.zeros(len(column), dtype=np.bool_)
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
@@ -139,6 +144,8 @@ def _not_allowed(column: pa.ChunkedArray, allowed: Sequence[Any]) -> Mask:
 
 def _repeated(columns: Sequence[pa.ChunkedArray]) -> Mask:
     """Rows whose combination of values occurs more than once."""
+    import pyarrow.compute as pc
+
     rows = len(columns[0])
     codes = np.zeros(rows, dtype=np.int64)
     for column in columns:
@@ -173,6 +180,8 @@ def _null_findings(name: str, nulls: Mask, rule: Column) -> Iterator[_Finding]:
 
 
 def _range_findings(name: str, column: pa.ChunkedArray, rule: Column) -> Iterator[_Finding]:
+    import pyarrow.compute as pc
+
     if pa.types.is_null(column.type) or (rule.min is None and rule.max is None):
         return
     if not _is_number(column.type):
@@ -270,6 +279,8 @@ def offending_rows(table: pa.Table, contract: Contract) -> pa.Table:
     The column reads for example `price: min; qty: null`. Rules about the whole table (a missing
     column, too few rows) have no rows of their own.
     """
+    import pyarrow.compute as pc
+
     findings = [(f.breach, f.mask) for f in _findings(table, contract) if f.mask is not None]
     table = _positional(table)
     if RULE_COLUMN in table.column_names:

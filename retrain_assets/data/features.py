@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrain_assets.data.arrow import duplicates, from_pandas, null_mask, plain
 from retrain_assets.data.sources import import_function
@@ -215,6 +214,8 @@ def numeric_summaries(table: pa.Table) -> dict[str, NumericSummary]:
     >>> numeric_summaries(pa.table({"x": [1, 3, None, None]}))["x"]
     NumericSummary(mean=2.0, min=1.0, max=3.0, null_rate=0.5)
     """
+    import pyarrow.compute as pc
+
     summaries = {}
     for field, column in zip(table.schema, table.columns, strict=True):
         kind = field.type

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["StatusRow", "ago", "status_table"]
+__all__ = ["StatusRow", "ago", "status_notes", "status_table"]
 
 State = Literal["broken", "failing", "drifting", "waiting", "retraining", "healthy"]
 _ORDER: tuple[State, ...] = ("broken", "failing", "drifting", "waiting", "retraining", "healthy")
@@ -71,37 +71,41 @@ def ago(moment: str | None, now: datetime | None = None) -> str:
     if moment is None:
         return ""
     age = (now or datetime.now(UTC)) - datetime.fromisoformat(moment)
-    for unit, size in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
+    for unit, size in (
+        ("d", timedelta(days=1)),
+        ("h", timedelta(hours=1)),
+        ("min", timedelta(minutes=1)),
+    ):
         if age >= size:
             return f"{age // size} {unit} ago"
     return "just now"
 
 
 def status_table(rows: Sequence[StatusRow]) -> "Table":
-    """The rows as a table for the terminal, what needs a person first."""
+    """The rows as a table for a terminal of 80 columns, what needs a person first.
+
+    Notes stand in a second line below their model.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("model", "state", "champion", "metric", "newest data", "drift", "last run", "note"):
-        table.add_column(title, overflow="fold" if title == "note" else "ellipsis", no_wrap=title != "note")
+    for title in ("model", "state", "champion", "metric", "newest data", "drift", "last run"):
+        table.add_column(title, no_wrap=True)
     for row in sorted(rows, key=lambda row: row.rank):
-        champion = f"v{row.champion}" if row.champion else "-"
-        if row.champion and row.trained_for:
-            champion += f" ({row.trained_for})"
-        metric = f"{row.metric} {row.value:.4f}" if row.metric and row.value is not None else "-"
-        drift = row.verdict or "-"
-        if row.drift_score is not None and row.verdict != "undecided":
-            drift += f" {row.drift_score:.2f}"
-        run = " ".join(filter(None, [(row.last_run or "-").lower(), ago(row.last_run_at)]))
+        metric = f"{row.metric} {row.value:.4g}" if row.metric and row.value is not None else "-"
         table.add_row(
             row.model,
             Text(row.state, style=_COLOURS[row.state]),
-            champion,
+            f"v{row.champion}" if row.champion else "-",
             metric,
             row.newest or "-",
-            drift,
-            run,
-            row.note,
+            row.verdict or "-",
+            (row.last_run or "-").lower(),
         )
     return table
+
+
+def status_notes(rows: Sequence[StatusRow]) -> list[str]:
+    """What a person should know about single models, one line each, most urgent first."""
+    return [f"{r.model}: {r.note}" for r in sorted(rows, key=lambda row: row.rank) if r.note]

@@ -47,8 +47,10 @@ def _readable_failures() -> Iterator[None]:
 
 
 def _partitions(context: dg.AssetExecutionContext) -> list[str | None]:
-    return list(context.partition_keys) if context.has_partition_key_range else (
-        [context.partition_key] if context.has_partition_key else [None]
+    return (
+        list(context.partition_keys)
+        if context.has_partition_key_range
+        else ([context.partition_key] if context.has_partition_key else [None])
     )
 
 
@@ -138,7 +140,9 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures():
             champion = platform.ledger.champion(spec.name)
-            reference = champion and ChampionReference(champion.version, champion.fingerprint)
+            reference = (
+                ChampionReference(champion.version, champion.fingerprint) if champion else None
+            )
             last = None
             for item in watch(spec, partitions, features.store, reference, features.existing()):
                 last = item
@@ -172,7 +176,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
     def candidate_model(
         context: dg.AssetExecutionContext, features: TableWindow
-    ) -> dg.MaterializeResult:
+    ) -> dg.MaterializeResult[None]:
         from retrain_assets.orchestration.mlflow_run import parent_run
         from retrain_assets.promotion.candidate import build_candidate
 

@@ -58,7 +58,7 @@ def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
 def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
     train = spec.train
     single_run = dg.BackfillPolicy.single_run() if spec.scheme is not None else None
-    table = {"io_manager_key": "tables", "backfill_policy": single_run}
+    table: dict[str, Any] = {"io_manager_key": "tables", "backfill_policy": single_run}
     yield _asset(
         spec,
         "raw_data",
@@ -148,7 +148,8 @@ def _asset(
         required_resource_keys={"platform"},
         **arguments,
     )
-    return decorate(body(spec))
+    definition: dg.AssetsDefinition = decorate(body(spec))
+    return definition
 
 
 def _freshness(window: FreshnessWindow | None) -> dg.FreshnessPolicy | None:

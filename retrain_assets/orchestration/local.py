@@ -4,7 +4,7 @@ For the demo and for tests. It goes through the same definitions, sensors and jo
 only the daemon's loop, queue and processes are left out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -35,12 +35,16 @@ class LocalLoop:
     """Evaluates sensors and schedules and executes their run requests in this process.
 
     Cursors and run keys are kept as the daemon keeps them: a run key fires once.
+
+    Attributes:
+        log_level: least severe of Dagster's own log lines that are printed.
     """
 
     definitions: dg.Definitions
     instance: dg.DagsterInstance
     cursors: dict[str, str | None] = field(default_factory=dict)
     run_keys: set[tuple[str, str]] = field(default_factory=set)
+    log_level: str = "CRITICAL"
 
     def evaluate(self, sensor: str) -> list[dg.RunRequest]:
         """One tick of a sensor: its requests whose run key is new. Stores the cursor."""
@@ -84,11 +88,12 @@ class LocalLoop:
             asset_selection=list(request.asset_selection or []),
             partition_key=request.partition_key,
             tags={k: v for k, v in request.tags.items() if k != "dagster/partition"},
+            run_config={"loggers": {"console": {"config": {"log_level": self.log_level}}}},
             raise_on_error=False,
         )
         return Executed(source, request, result.success, result, _first_error(result))
 
-    def _new(self, source: str, requests: list[dg.RunRequest]) -> list[dg.RunRequest]:
+    def _new(self, source: str, requests: Sequence[dg.RunRequest]) -> list[dg.RunRequest]:
         fresh = []
         for request in requests:
             key = (source, request.run_key or "")

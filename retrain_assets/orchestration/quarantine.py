@@ -37,7 +37,7 @@ def _asset(name: str, broken: BrokenSpec) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec("spec_is_valid", asset=key)],
         metadata={"file": dg.MetadataValue.path(str(broken.file))},
     )
-    def quarantined() -> dg.MaterializeResult:
+    def quarantined() -> dg.MaterializeResult[None]:
         text = _check_again(broken.file)
         if text is not None:
             raise dg.Failure(description=text, allow_retries=False)

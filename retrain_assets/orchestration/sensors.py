@@ -7,6 +7,7 @@ stores run requests and the cursor together before it submits anything, so a dae
 resumes the tick: nothing is lost, and the run keys see to it that nothing comes twice.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import dagster as dg
 from retrain_assets.orchestration.keys import Tag, asset_key, asset_keys, monitor_keys, retrain_keys
 from retrain_assets.orchestration.observe import ModelState, observe
 from retrain_assets.orchestration.platform import Platform
-from retrain_assets.policy import Decision, decide
+from retrain_assets.policy import Decision, Trigger, decide
 from retrain_assets.settings import Settings
 from retrain_assets.spec.model import ModelSpec
 
@@ -27,12 +28,13 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
-_RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_RANGE_START, _RANGE_END = (
+    "dagster/asset_partition_range_start",
+    "dagster/asset_partition_range_end",
+)
 
 
-def build_sensors(
-    specs: Mapping[str, ModelSpec], settings: Settings
-) -> list[dg.SensorDefinition]:
+def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg.SensorDefinition]:
     """The sensors of the code location."""
     if not specs:
         return []
@@ -191,7 +193,7 @@ def _drift(
         if alarmed is not None:
             storage_id, partition = alarmed
             decision, request = retrain_request(
-                state, platform, partition, alarm=True, run_key=f"drift|{storage_id}"
+                state, platform, partition, only=("drift",), alarm=True, run_key=str(storage_id)
             )
             context.log.info(f"{name}: {decision.action}: {', '.join(decision.reasons)}")
             requests += [request] if request else []
@@ -247,7 +249,7 @@ def _freshness(
             break
         moment = features.partition or str(features.storage_id)
         decision, request = retrain_request(
-            state, platform, features.partition, run_key=f"age|{moment}"
+            state, platform, features.partition, only=("first", "age"), run_key=moment
         )
         if decision.trigger is not None:
             context.log.info(f"{state.spec.name}: {decision.action}: {', '.join(decision.reasons)}")
@@ -262,27 +264,36 @@ def retrain_request(
     platform: Platform,
     partition: str | None,
     *,
+    only: tuple[Trigger, ...],
     run_key: str,
     alarm: bool = False,
-    asked: Any = None,
 ) -> tuple[Decision, dg.RunRequest | None]:
     """Decide about one model, and the run to request if the answer is to retrain.
 
     The cheap state of a tick knows the partition written last; before a run is requested, the
     stored partitions are listed, so that a backfill of old days neither counts as new data nor
     hides that there is too little of it.
-    """
-    import dataclasses
 
+    Args:
+        partition: the newest feature partition as far as the tick knows.
+        only: triggers that the caller answers for; the others are somebody else's.
+        run_key: what makes this request unique, beside the model and the trigger.
+        alarm: whether a new drift report raises the alarm.
+    """
     spec = state.spec
     needed = state.evidence(partition, partitions=0).needed
 
     def ask(key: str | None, partitions: int) -> Decision:
         evidence = state.evidence(key, partitions=partitions, alarm=alarm)
-        evidence = dataclasses.replace(evidence, asked=asked)
+        if "schedule" in only:
+            evidence = dataclasses.replace(evidence, asked="schedule")
         return decide(spec.retrain, evidence, state.history(), state.now(key))
 
     decision = ask(partition, needed)
+    if decision.trigger is not None and decision.trigger not in only:
+        return Decision(
+            "wait", None, (f"the trigger '{decision.trigger}' has its own sensor",)
+        ), None
     if decision.action != "retrain":
         return decision, None
     if spec.scheme is not None:
@@ -301,7 +312,7 @@ def retrain_request(
         Tag.QUEUE: f"retrain:{spec.name}",
     }
     return decision, dg.RunRequest(
-        run_key=f"retrain|{spec.name}|{run_key}",
+        run_key=f"retrain|{spec.name}|{decision.trigger}|{run_key}",
         asset_selection=retrain_keys(spec.name, partitioned=spec.scheme is not None),
         partition_key=partition,
         tags=tags,

@@ -70,7 +70,8 @@ def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime
     """Whether to retrain at `now`.
 
     Triggers in order: on demand, schedule, first champion, drift, age. Guards: enough partitions
-    (all triggers), in flight (all but on demand), cool-down (first, drift and age).
+    (all triggers), in flight (all but on demand), new data since the last retraining and cool-down
+    (first, drift and age).
 
     Args:
         retrain: the policy of the model's spec.
@@ -91,19 +92,24 @@ def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime
         return Decision("retrain", trigger, (reason,))
     if history.in_flight:
         return Decision("hold", trigger, (reason, "but a retraining is in flight"))
-    if trigger != "schedule" and retrain.cooldown and history.last_retraining:
-        since = now - history.last_retraining
-        if since < retrain.cooldown:
-            return Decision(
-                "wait",
-                trigger,
-                (
-                    reason,
-                    f"but the last retraining is {format_duration(max(since, timedelta(0)))} of data "
-                    f"ago, less than the cool-down of {format_duration(retrain.cooldown)}",
-                ),
-            )
+    if trigger != "schedule" and (guard := _too_soon(retrain, history, now)):
+        return Decision("wait", trigger, (reason, guard))
     return Decision("retrain", trigger, (reason,))
+
+
+def _too_soon(retrain: Retrain, history: History, now: datetime) -> str | None:
+    """Why it is too soon after the last retraining, None where it is not."""
+    if history.last_retraining is None:
+        return None
+    since = now - history.last_retraining
+    if since <= timedelta(0):
+        return "but no data has come since the last retraining"
+    if retrain.cooldown is not None and since < retrain.cooldown:
+        return (
+            f"but the last retraining is {format_duration(since)} of data ago, less than the "
+            f"cool-down of {format_duration(retrain.cooldown)}"
+        )
+    return None
 
 
 def _trigger(retrain: Retrain, evidence: Evidence) -> tuple[Trigger | None, str]:

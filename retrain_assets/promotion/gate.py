@@ -312,11 +312,10 @@ def _check_shapes(
 
 
 def _finite_scores(scores: Mapping[str, NDArray[Any]]) -> Criterion:
-    bad = {
-        name: int(np.sum(~np.isfinite(np.asarray(s, dtype=np.float64).reshape(len(s), -1)).any(1)))
-        for name, s in scores.items()
-        if len(s)
-    }
+    bad = {}
+    for name, score in scores.items():
+        values = np.asarray(score, dtype=np.float64).reshape(len(score), -1)
+        bad[name] = int(np.sum(~np.isfinite(values).all(axis=1)))
     numbers = {f"not_finite_{name}": float(count) for name, count in bad.items()}
     rows = len(scores["candidate"])
     found = [f"{name}: {count} of {rows}" for name, count in bad.items() if count]

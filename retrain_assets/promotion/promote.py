@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import Ledger, Promotion
     from retrain_assets.promotion.registry import MlflowRegistry
 
-__all__ = ["Outcome", "judge_and_promote", "project_champion"]
+__all__ = ["Outcome", "judge", "judge_and_promote", "project_champion"]
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,7 @@ def judge_and_promote(
             f"{champion.version if champion else '-'} now; materialize candidate_model"
             f"{f' {partition}' if partition else ''} again"
         )
-    evaluation = load_evidence(store, candidate)
-    report = evaluate_gate(
-        y_true=evaluation.y_true,
-        scores=evaluation.scores,
-        groups=evaluation.groups,
-        gate=spec.gate,
-        metric=spec.metric,
-        seed=spec.train.seed,
-        champion_seen_holdout=candidate.champion_saw_holdout,
-    )
-    sentence = gate_sentence(
-        report,
-        candidate_version=candidate.version,
-        champion_version=candidate.champion_version,
-    )
+    _, report, sentence = judge(spec, partition, store=store)
     promotion = champion if already else None
     if not already and report.decision == "promote":
         promotion = ledger.promote(
@@ -101,6 +87,36 @@ def judge_and_promote(
         )
     project_champion(spec.name, registry=registry, ledger=ledger)
     return Outcome(candidate, report, sentence, promotion)
+
+
+def judge(
+    spec: ModelSpec, partition: str | None, *, store: "TableStore"
+) -> tuple[Candidate, GateReport, str]:
+    """The gate's verdict on the stored candidate, from its stored evidence alone.
+
+    Returns:
+        The candidate, the report, and the verdict in one line.
+
+    Raises:
+        TableError: there is no candidate for the partition, or no evidence.
+    """
+    candidate = Candidate.stored(store, spec.name, partition)
+    evaluation = load_evidence(store, candidate)
+    report = evaluate_gate(
+        y_true=evaluation.y_true,
+        scores=evaluation.scores,
+        groups=evaluation.groups,
+        gate=spec.gate,
+        metric=spec.metric,
+        seed=spec.train.seed,
+        champion_seen_holdout=candidate.champion_saw_holdout,
+    )
+    sentence = gate_sentence(
+        report,
+        candidate_version=candidate.version,
+        champion_version=candidate.champion_version,
+    )
+    return candidate, report, sentence
 
 
 def project_champion(model: str, *, registry: "MlflowRegistry", ledger: "Ledger") -> list[str]:

@@ -748,9 +748,12 @@ def _create_sqlite_database(path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return
+        for abandoned in path.parent.glob(f"{path.name}.new_*"):
+            shutil.rmtree(abandoned)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.new_") as folder:
             draft = Path(folder) / path.name
-            store = SqlAlchemyStore(f"sqlite:///{draft}", str(path.parent / "artifacts"))
+            root = str(path.parent / "artifacts")
+            store = SqlAlchemyStore(f"sqlite:///{draft}", root)  # type: ignore[no-untyped-call]
             store.engine.dispose()
             draft.replace(path)
 

@@ -153,9 +153,9 @@ def test_processes_that_start_on_a_new_database_at_once_share_one_version(
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     (tmp_path / "arguments.pkl").write_bytes(pickle.dumps(trained.arguments()))
-    racers = [in_a_process(RACER, uri, str(tmp_path / "arguments.pkl")) for _ in range(3)]
+    racers = [in_a_process(RACER, uri, str(tmp_path / "arguments.pkl")) for _ in range(2)]
     ends = [racer.communicate(timeout=240) for racer in racers]
-    assert [racer.returncode for racer in racers] == [0, 0, 0], ends
+    assert [racer.returncode for racer in racers] == [0, 0], ends
     assert len({out for out, _ in ends}) == 1
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     assert len(client.search_model_versions("name = 'churn'")) == 1
@@ -177,6 +177,7 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(tmp_path: Path
     process.communicate()
     assert not path.exists()
     assert MlflowRegistry(f"sqlite:///{path}").champions() == {}
+    assert not list(tmp_path.glob("mlflow.db.new_*"))
 
 
 def test_finding_a_version_among_hundreds_stays_fast(tmp_path: Path, trained: Trained) -> None:
