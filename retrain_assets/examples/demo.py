@@ -5,6 +5,7 @@ source day by day and lets the real sensors, assets, gate, ledger and registry d
 `dagster dev` would. A second run goes on where the first one stopped.
 """
 
+import logging
 import sys
 import threading
 import time
@@ -52,8 +53,9 @@ def main() -> int:
 
 
 def _open() -> "tuple[SpecSet, Platform, LocalLoop]":
-    # Deprecations inside mlflow and SQLAlchemy are not for the demo's reader.
+    # Deprecations inside mlflow and the log lines of its database are not for the demo's reader.
     warnings.filterwarnings("ignore")
+    logging.disable(logging.INFO)
     from retrain_assets.orchestration.build import build_definitions
     from retrain_assets.orchestration.local import LocalLoop
     from retrain_assets.orchestration.platform import Platform

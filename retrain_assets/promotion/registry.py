@@ -590,6 +590,7 @@ def _log_dataset(
     signature: "ModelSignature",
 ) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
 
     source = dataset["source"]
     profile = dataset.get("profile")
@@ -602,7 +603,14 @@ def _log_dataset(
         profile=None if profile is None else json.dumps(profile),
     )
     context = InputTag("mlflow.data.context", str(dataset.get("context", "training")))
-    client.log_inputs(run_id, datasets=[DatasetInput(entry, [context])])
+    inputs = [DatasetInput(entry, [context])]
+    try:
+        client.log_inputs(run_id, datasets=inputs)
+    except MlflowException as error:
+        if "unique" not in str(error).lower():
+            raise
+        # Two runs that log the same dataset for the first time collide; the second time it exists.
+        client.log_inputs(run_id, datasets=inputs)
 
 
 def _signature(frame: "pd.DataFrame") -> "ModelSignature":

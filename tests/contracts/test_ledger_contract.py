@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from integration.postgres import postgres_server  # noqa: F401 - a fixture
+from integration.postgres import PostgresServer, postgres_server
 
 from retrain_assets.errors import ChampionChanged, LedgerError
 from retrain_assets.promotion.ledger import Candidate, Ledger, Promotion
+
+__all__ = ["postgres_server"]  # a fixture of this module, too
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -23,14 +25,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'ledger.db'}"
         return
-    server = sa.make_url(request.getfixturevalue("postgres_server"))
-    name = f"ledger_{uuid.uuid4().hex}"
-    engine = sa.create_engine(server, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f'CREATE DATABASE "{name}"'))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f'DROP DATABASE "{name}" WITH (FORCE)'))
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    yield server.create_database(f"ledger_{uuid.uuid4().hex}")
 
 
 @pytest.fixture

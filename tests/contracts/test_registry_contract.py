@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -314,21 +315,16 @@ def test_of_several_versions_with_one_fingerprint_the_lowest_is_found(
 def test_two_callers_at_once_get_the_same_single_version(
     uri: str, client: MlflowClient, registry: MlflowRegistry, model: str, trained: Trained
 ) -> None:
-    barrier = threading.Barrier(3)
-    found: list[ModelVersion] = []
+    barrier = threading.Barrier(3, timeout=60)
 
-    def caller() -> None:
+    def call() -> ModelVersion:
         mine = MlflowRegistry(uri)
         mine.champions()
         barrier.wait()
-        found.append(mine.log_candidate(model, "f1", **trained.arguments()))
+        return mine.log_candidate(model, "f1", **trained.arguments())
 
-    callers = [threading.Thread(target=caller) for _ in range(3)]
-    for one in callers:
-        one.start()
-    for one in callers:
-        one.join()
-    assert len(found) == 3
+    with ThreadPoolExecutor(3) as pool:
+        found = [call.result() for call in [pool.submit(call) for _ in range(3)]]
     assert len({one.version for one in found}) == 1
     versions = client.search_model_versions(f"name = '{model}'")
     assert [str(one.version) for one in versions] == [found[0].version]
