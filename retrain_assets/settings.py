@@ -31,7 +31,9 @@ class Settings(BaseSettings):
         dagster_url: address of the Dagster UI, for links in alerts.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RETRAIN_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RETRAIN_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     home: Path = Path(".retrain")
     storage: str = ""

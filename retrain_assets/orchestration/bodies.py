@@ -161,8 +161,12 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
                     description="; ".join(last.report.reasons[:3]),
                     metadata={
                         "verdict": last.report.verdict,
-                        "drift_score": last.report.score,
-                        "share_drifted": last.report.share_drifted,
+                        **metadata.rounded(
+                            {
+                                "drift_score": last.report.score,
+                                "share_drifted": last.report.share_drifted,
+                            }
+                        ),
                     },
                 )
             ]
@@ -221,7 +225,7 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
                 passed=criterion.passed is True,
                 check_name=criterion.name,
                 description=criterion.summary,
-                metadata=dict(criterion.numbers),
+                metadata=metadata.rounded(criterion.numbers),
             )
         if outcome.promotion is not None:
             _set_version(context, [outcome.promotion.fingerprint])

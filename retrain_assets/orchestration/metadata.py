@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
 
-__all__ = ["candidate_metadata", "drift_metadata", "gate_metadata", "picture", "table_metadata"]
+__all__ = [
+    "candidate_metadata",
+    "drift_metadata",
+    "gate_metadata",
+    "picture",
+    "rounded",
+    "table_metadata",
+]
 
 _TOP_FEATURES = 5
 
@@ -25,9 +32,17 @@ def picture(png: bytes) -> str:
     return f"![]({'data:image/png;base64,'}{base64.b64encode(png).decode('ascii')})"
 
 
+def rounded(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Numbers for people: six significant digits."""
+    return {
+        name: value if isinstance(value, int) else float(f"{value:.6g}")
+        for name, value in numbers.items()
+    }
+
+
 def table_metadata(item: "Ingested") -> dict[str, Any]:
     """Metadata of one stored partition."""
-    numbers = dict(item.numbers)
+    numbers = rounded(item.numbers)
     return {
         "dagster/row_count": int(numbers.pop("rows")),
         "columns": int(numbers.pop("columns")),
@@ -49,13 +64,12 @@ def drift_metadata(item: "Watched", *, with_picture: bool) -> dict[str, Any]:
     return {
         "verdict": report.verdict,
         "alarm": item.alarm,
-        "drift_score": report.score,
-        "share_drifted": report.share_drifted,
+        **rounded({"drift_score": report.score, "share_drifted": report.share_drifted}),
         "rows_current": report.n_current,
         "rows_reference": report.n_reference,
         "reference": report.reference,
         "report": dg.MetadataValue.md(text),
-        **{f"severity/{f.feature}": f.severity for f in report.features[:_TOP_FEATURES]},
+        **rounded({f"severity/{f.feature}": f.severity for f in report.features[:_TOP_FEATURES]}),
     }
 
 
@@ -77,7 +91,7 @@ def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) ->
         "rows_train": candidate.rows_train,
         "rows_holdout": candidate.rows_holdout,
         "reused": candidate.reused,
-        **scores,
+        **rounded(scores),
         "comparison": dg.MetadataValue.md(text),
     }
 
@@ -96,6 +110,6 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
     return {
         "decision": report.decision,
         "metric": report.metric,
-        **{name: value for name, value in numbers.items() if value is not None},
+        **rounded({name: value for name, value in numbers.items() if value is not None}),
         "gate": dg.MetadataValue.md(gate_markdown(report)),
     }

@@ -1,12 +1,11 @@
 """Broken specs in the Dagster UI: one asset per file that says what is wrong and how to mend it."""
 
 import re
-from pathlib import Path
 
 import dagster as dg
 
 from retrain_assets.errors import SpecError
-from retrain_assets.spec.loading import BrokenSpec, parse_spec
+from retrain_assets.spec.loading import BrokenSpec, load_specs
 
 __all__ = ["quarantine_assets"]
 
@@ -15,7 +14,7 @@ def quarantine_assets(broken: tuple[BrokenSpec, ...]) -> list[dg.AssetsDefinitio
     """One asset in group `quarantine` per broken file; two files with one name get two assets."""
     assets: dict[str, dg.AssetsDefinition] = {}
     for spec in broken:
-        name = re.sub(r"\W+", "_", spec.name) or "spec"
+        name = re.sub(r"[^A-Za-z0-9_]+", "_", spec.name) or "spec"
         while name in assets:
             name += "_"
         assets[name] = _asset(name, spec)
@@ -38,7 +37,7 @@ def _asset(name: str, broken: BrokenSpec) -> dg.AssetsDefinition:
         metadata={"file": dg.MetadataValue.path(str(broken.file))},
     )
     def quarantined() -> dg.MaterializeResult[None]:
-        text = _check_again(broken.file)
+        text = _check_again(broken)
         if text is not None:
             raise dg.Failure(description=text, allow_retries=False)
         return dg.MaterializeResult(
@@ -54,10 +53,12 @@ def _asset(name: str, broken: BrokenSpec) -> dg.AssetsDefinition:
     return quarantined
 
 
-def _check_again(file: Path) -> str | None:
+def _check_again(broken: BrokenSpec) -> str | None:
     """What is wrong with the file now, None where nothing is."""
+    rivals = [file for file in broken.rivals if file.exists()]
     try:
-        parse_spec(file)
+        found = load_specs([broken.file, *rivals])
     except SpecError as error:
         return str(error)
-    return None
+    problems = [problem for problem in found.problems if problem.file == str(broken.file)]
+    return str(SpecError(problems)) if problems else None

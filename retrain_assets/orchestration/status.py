@@ -82,9 +82,9 @@ def _row(state: ModelState, run: dg.RunRecord | None) -> StatusRow:
     features = state.latest.get("features")
     values: dict[str, Any] = dict(report.metadata) if report else {}
     champion = state.champion
-    if champion is not None and str(values.get("reference", "")).startswith("champion v"):
-        if values["reference"] != f"champion v{champion.version}":
-            values = {}  # measured against a former champion: it says nothing about this one
+    reference = str(values.get("reference", ""))
+    if champion and reference.startswith("champion") and reference != f"champion v{champion.version}":
+        values = {}  # measured against a former champion: it says nothing about this one
     status = run.dagster_run.status if run else None
     failed = status == dg.DagsterRunStatus.FAILURE
     if failed:

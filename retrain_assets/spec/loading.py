@@ -10,14 +10,17 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from retrain_assets.errors import Problem, SpecError
-from retrain_assets.spec.model import ModelSpec
+from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
-from retrain_assets.spec.types import environment_references
+from retrain_assets.spec.types import environment_references, shown
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 __all__ = ["BrokenSpec", "LoadedSpec", "SpecSet", "load_specs", "parse_spec", "spec_files"]
 
@@ -42,11 +45,13 @@ class BrokenSpec:
 
     Attributes:
         name: the model's name where it could be read, else the file's stem.
+        rivals: other files that give the same name, where that is what is wrong.
     """
 
     name: str
     file: Path
     problems: tuple[Problem, ...]
+    rivals: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,10 @@ class SpecSet:
 
 
 def spec_files(paths: Iterable[Path | str]) -> list[Path]:
-    """The YAML files among `paths`; folders are searched, without hidden files, in sorted order.
+    """The YAML files among `paths`, each once; folders are searched, but not for hidden files.
 
     Raises:
-        SpecError: a path does not exist, or a folder holds no spec.
+        SpecError: a path does not exist.
     """
     files: list[Path] = []
     problems: list[Problem] = []
@@ -81,6 +86,7 @@ def spec_files(paths: Iterable[Path | str]) -> list[Path]:
                 for pattern in ("*.yaml", "*.yml")
                 for path in given.rglob(pattern)
                 if not any(part.startswith(".") for part in path.relative_to(given).parts)
+                and not path.is_dir()
             )
             files.extend(found)
         elif given.is_file():
@@ -91,7 +97,7 @@ def spec_files(paths: Iterable[Path | str]) -> list[Path]:
             )
     if problems:
         raise SpecError(problems)
-    return files
+    return list({file.absolute(): file for file in files}.values())
 
 
 def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
@@ -118,14 +124,14 @@ def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
             models[name] = entries[0]
             continue
         for entry in entries:
-            others = ", ".join(str(other.file) for other in entries if other is not entry)
+            rivals = tuple(other.file for other in entries if other is not entry)
             problem = Problem(
                 str(entry.file),
                 _line_of_name(entry.file),
                 "name",
-                f"'{name}' is also the name in {others}; names must be unique",
+                f"'{name}' is also the name in {', '.join(map(str, rivals))}; names must be unique",
             )
-            broken.append(BrokenSpec(name, entry.file, (problem,)))
+            broken.append(BrokenSpec(name, entry.file, (problem,), rivals))
     return SpecSet(models, tuple(sorted(broken, key=lambda spec: str(spec.file))))
 
 
@@ -155,6 +161,9 @@ def validate_document(document: Document, file: str, base_dir: Path) -> ModelSpe
     """
     data = _absolute_files(document.data, base_dir)
     problems = _misplaced_references(data, document, file)
+    if "partitions" in data and data["partitions"] is None:
+        message = "empty; write `none` for one table, or {every: day, start: 2024-01-31}"
+        problems.append(Problem(file, document.line_of(("partitions",)), "partitions", message))
     spec: ModelSpec | None = None
     try:
         spec = ModelSpec.model_validate(data, context={"base_dir": str(base_dir)})
@@ -203,35 +212,78 @@ def _misplaced_references(data: Any, document: Document, file: str) -> list[Prob
 def _dotted(path: Sequence[str | int]) -> str:
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        name = part if isinstance(part, int) or part.isprintable() else repr(part)
+        text += f"[{name}]" if isinstance(part, int) else f".{name}" if text else str(name)
     return text
 
 
 def _problems_of(error: ValidationError, document: Document, file: str) -> list[Problem]:
     found: list[Problem] = []
+    unions: dict[tuple[str | int, ...], list[Any]] = {}
     for detail in error.errors(include_url=False):
-        path = tuple(
-            part for part in detail["loc"] if not _is_union_tag(part, document, detail["loc"])
-        )
-        if detail["type"] == "value_error" and not path:
+        path, union = _path_of(detail["loc"], document.data)
+        if union is not None:
+            unions.setdefault(path[:union], []).append(detail)
+        elif detail["type"] == "value_error" and not path:
             # Rules that span sections name their fields themselves.
             for line in str(detail["ctx"]["error"]).splitlines():
                 name, _, message = line.partition(": ")
                 where = tuple(name.split("."))
                 found.append(Problem(file, document.line_of(where), name, message))
-            continue
-        found.append(Problem(file, document.line_of(path), _dotted(path), _message(detail, path)))
+        else:
+            message = _message(detail, path)
+            found.append(Problem(file, document.line_of(path), _dotted(path), message))
+    for path, details in unions.items():
+        message = _union_message(details, _value_at(document.data, path))
+        found.append(Problem(file, document.line_of(path), _dotted(path), message))
     return found
 
 
-def _is_union_tag(part: str | int, document: Document, loc: tuple[str | int, ...]) -> bool:
-    """Pydantic adds the tried type of a union as a last path element; it is no field."""
-    return part in ("int", "float", "str", "bool", "list[int]", "list[float]") and part == loc[-1]
+_UNION_TAGS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list[int]": "a list of whole numbers",
+    "list[float]": "a list of numbers",
+}
+"""What pydantic puts into the location of an error for each type of a union that it tried."""
+
+
+def _path_of(loc: tuple[str | int, ...], data: Any) -> tuple[tuple[str | int, ...], int | None]:
+    """The path of an error in the file, and how much of it leads to a union, if one does."""
+    path: list[str | int] = []
+    union: int | None = None
+    value = data
+    for part in loc:
+        inside = part in value if isinstance(value, dict) else isinstance(value, list)
+        if part in _UNION_TAGS and not (inside and isinstance(value, dict)):
+            union = len(path) if union is None else union
+            continue
+        path.append(part)
+        value = value[part] if inside else None
+    return tuple(path), union
+
+
+def _value_at(data: Any, path: tuple[str | int, ...]) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _union_message(details: list[Any], value: Any) -> str:
+    """One message for a value that fits no type of a union, or breaks the bound of one."""
+    for detail in details:
+        if detail["type"] in _BOUNDS:
+            return _message(detail, ())
+    tags = {str(part) for detail in details for part in detail["loc"] if part in _UNION_TAGS}
+    kinds = [name for tag, name in _UNION_TAGS.items() if tag in tags]
+    return f"must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {shown(value)}"
 
 
 def _message(detail: Any, path: tuple[str | int, ...]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
-    value = detail.get("input")
+    value = shown(detail.get("input"))
     if kind == "extra_forbidden":
         known = _fields_at(path[:-1])
         return f"unknown field{_suggest(str(path[-1]), known)}; known here: {', '.join(known)}"
@@ -241,28 +293,43 @@ def _message(detail: Any, path: tuple[str | int, ...]) -> str:
         return str(context["error"])
     if kind == "literal_error":
         expected = [text.strip().strip("'") for text in _split_expected(context["expected"])]
-        return f"'{value}' is not one of {', '.join(expected)}{_suggest(str(value), expected)}"
+        hint = _suggest(str(detail["input"]), expected)
+        return f"{value} is not one of {', '.join(expected)}{hint}"
     if kind == "string_pattern_mismatch":
-        rule = _PATTERNS.get(context["pattern"], f"must match {context['pattern']}")
-        return f"{rule}, got '{value}'"
-    bounds = {
-        "greater_than": (">", "gt"),
-        "greater_than_equal": (">=", "ge"),
-        "less_than": ("<", "lt"),
-        "less_than_equal": ("<=", "le"),
-    }
-    if kind in bounds:
-        sign, name = bounds[kind]
+        return (
+            f"{_PATTERNS.get(context['pattern'], 'must match ' + context['pattern'])}, got {value}"
+        )
+    if kind in _BOUNDS:
+        sign, name = _BOUNDS[kind]
         return f"must be {sign} {context[name]}, got {value}"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a mapping of fields, got {value!r}"
-    text = detail["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{text[0].lower() + text[1:]}, got {value!r}"
+    for prefix, text in _KINDS.items():
+        if kind.startswith(prefix) and kind.endswith(("_type", "_parsing", "_from_float")):
+            return f"must be {text}, got {value}"
+    text = detail["msg"].removeprefix("Input ")
+    return f"{text[0].lower() + text[1:]}, got {value}"
 
+
+_BOUNDS = {
+    "greater_than": (">", "gt"),
+    "greater_than_equal": (">=", "ge"),
+    "less_than": ("<", "lt"),
+    "less_than_equal": ("<=", "le"),
+}
+
+_KINDS = {
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "model": "a mapping of fields",
+    "dict": "a mapping of fields",
+}
 
 _PATTERNS = {
     r"^[a-z][a-z0-9_]{1,62}$": "must be 2 to 63 lower-case letters, digits or _, beginning with a letter",
-    r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$": "must be team:name or a mail address",
+    OWNER_PATTERN: "must be team:name or a mail address",
     r"^[A-Za-z0-9_]+$": "must be letters, digits or _",
     r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits or _ (the URL is in RETRAIN_ALERT_<NAME>)",
 }
@@ -310,14 +377,9 @@ def _unknown_functions(spec: ModelSpec, document: Document, file: str) -> list[P
 
 
 def _find_function(dotted: str) -> str | None:
-    """What is wrong with `module:function`, found without running the module."""
-    import importlib.util
-
+    """What is wrong with `module:function`, found without running any of the user's code."""
     module, _, function = dotted.partition(":")
-    try:
-        found = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        found = None
+    found = _find_module(module)
     if found is None:
         return (
             f"'{dotted}': there is no module '{module}'; install its package in this environment "
@@ -331,6 +393,25 @@ def _find_function(dotted: str) -> str | None:
             f"'{dotted}': module '{module}' has no '{function}'{_suggest(function, sorted(names))}"
         )
     return None
+
+
+def _find_module(module: str) -> "ModuleSpec | None":
+    """Where a module is. `importlib.util.find_spec` would import its parent packages."""
+    import importlib.util
+    from importlib.machinery import PathFinder
+
+    top, *rest = module.split(".")
+    try:
+        found = importlib.util.find_spec(top)
+    except ValueError:  # a module made by hand, such as __main__
+        return None
+    name = top
+    for part in rest:
+        if found is None or found.submodule_search_locations is None:
+            return None
+        name += f".{part}"
+        found = PathFinder.find_spec(name, list(found.submodule_search_locations))
+    return found
 
 
 def _top_level_names(file: Path) -> set[str] | None:

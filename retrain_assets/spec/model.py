@@ -6,7 +6,8 @@ are made from it). Does not: reading files (`loading`), what the fields do.
 
 import hashlib
 import json
-from datetime import date
+import re
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from retrain_assets.spec.partitions import Every, PartitionScheme
-from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration
+from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, shown
 
 __all__ = [
     "METRICS",
@@ -57,8 +58,16 @@ METRICS: dict[str, tuple[str, ...]] = {
 """Metrics that a task may be judged by; the first is the default of `gate.metric`."""
 
 
+# What the orchestrator accepts; one asset that it refuses would take all models down with it.
+OWNER_PATTERN = r"^(team:[\w-]+|[A-Za-z0-9_][A-Za-z0-9._%+-]*@[A-Za-z0-9.-]+\.[A-Za-z]{2,7})$"
+_TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
+_TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
+
+
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 def _date(value: Any) -> Any:
@@ -68,7 +77,9 @@ def _date(value: Any) -> Any:
         except ValueError:
             pass
     if not isinstance(value, date):
-        raise ValueError(f"must be a date like 2024-01-31, got {value!r}")
+        raise ValueError(f"must be a date like 2024-01-31, got {shown(value)}")
+    if not 1900 <= value.year <= 2199:
+        raise ValueError(f"must be in the years 1900 to 2199, got {value.isoformat()}")
     return value
 
 
@@ -86,6 +97,9 @@ class Partitions(_Frozen):
     def _ordered(self) -> "Partitions":
         if self.end is not None and self.end < self.start:
             raise ValueError(f"end {self.end} is before start {self.start}")
+        scheme = PartitionScheme(self.every, self.start, self.end)
+        if scheme.stop is not None and scheme.window(scheme.key_of(scheme.first)).end > scheme.stop:
+            raise ValueError(f"no whole {self.every} lies between {self.start} and {self.end}")
         return self
 
 
@@ -156,7 +170,7 @@ class Source(_Frozen):
             raise ValueError("options belong to python or available")
         if self.files is not None and self.file_format is None:
             raise ValueError(
-                f"cannot tell the format from '{self.files}'; set format: parquet or format: csv"
+                f"cannot tell the format from {self.files!r}; set format: parquet or format: csv"
             )
         return self
 
@@ -230,6 +244,7 @@ class Features(_Frozen):
 
     sql: str | None = Field(
         None,
+        min_length=1,
         description=(
             "DuckDB SQL, or the path of a .sql file relative to the spec. It reads `raw` (this "
             "partition) and, with lookback, `history` (the earlier partitions)."
@@ -254,7 +269,9 @@ class Features(_Frozen):
         try:
             return path.read_text(encoding="utf-8")
         except OSError as error:
-            raise ValueError(f"cannot read '{path}': {error.strerror or error}") from None
+            raise ValueError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
+        except ValueError as error:  # not UTF-8, or no path at all
+            raise ValueError(f"cannot read {str(path)!r}: {error}") from None
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Features":
@@ -271,16 +288,19 @@ class Train(_Frozen):
     window: int | None = Field(
         None,
         ge=2,
+        le=100_000,
         description="Partitions per training, holdout included; required with partitions.",
     )
     min_window: int | None = Field(
         None,
         ge=2,
+        le=100_000,
         description="Fewest partitions that must exist; by default half of window, rounded up.",
     )
     holdout: int | float = Field(
         0.2,
         gt=0,
+        le=100_000,
         description=(
             "The last part of the window, never trained on: partitions (a whole number) or, with "
             "partitions: none, a share of the rows below 1."
@@ -289,6 +309,7 @@ class Train(_Frozen):
     label_delay: int = Field(
         0,
         ge=0,
+        le=10_000,
         description="Partitions until a partition's labels are complete; these are not used.",
     )
     time_column: str | None = Field(
@@ -393,7 +414,9 @@ class Retrain(_Frozen):
         try:
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
-            raise ValueError(f"'{value}' is not a time zone, for example Europe/Paris") from None
+            raise ValueError(
+                f"{shown(value)} is not a time zone, for example Europe/Paris"
+            ) from None
         return value
 
 
@@ -427,6 +450,8 @@ class FreshnessWindow(_Frozen):
     def _ordered(self) -> "FreshnessWindow":
         if self.warn is not None and self.warn >= self.fail:
             raise ValueError("warn must be shorter than fail")
+        if min(self.warn or self.fail, self.fail) < timedelta(minutes=1):
+            raise ValueError("warn and fail must be at least 1m")
         return self
 
 
@@ -451,7 +476,7 @@ class ModelSpec(_Frozen):
     description: str = Field("", description="What the model predicts, for people.")
     owner: str | None = Field(
         None,
-        pattern=r"^(team:[\w-]+|[^@\s]+@[^@\s]+\.[^@\s]+)$",
+        pattern=OWNER_PATTERN,
         description="`team:name` or a mail address.",
     )
     group: str | None = Field(
@@ -475,6 +500,19 @@ class ModelSpec(_Frozen):
     alerts: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = Field(
         (), description="Alert targets; target `ops` is the URL in RETRAIN_ALERT_OPS."
     )
+
+    @field_validator("tags")
+    @classmethod
+    def _known_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        allowed = "at most 63 letters, digits, '_', '-' or '.'"
+        for key, text in value.items():
+            if not _TAG_KEY.fullmatch(key):
+                raise ValueError(f"a key is {allowed}, after one 'prefix/' or none, got {key!r}")
+            if key.startswith(("dagster/", "retrain/")):
+                raise ValueError(f"{key!r}: the prefixes dagster/ and retrain/ are taken")
+            if not _TAG_VALUE.fullmatch(text):
+                raise ValueError(f"{key}: a value is {allowed}, got {shown(text)}")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":
@@ -537,7 +575,7 @@ class ModelSpec(_Frozen):
             problems.append("train.group: only for ranking")
         if self.target in train.exclude:
             problems.append(
-                f"train.exclude: '{self.target}' is the target, which is never an input"
+                f"train.exclude: {self.target!r} is the target, which is never an input"
             )
         if self.source.kind == "files" and self.partitions is not None:
             if "{partition}" not in (self.source.files or ""):

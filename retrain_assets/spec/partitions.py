@@ -124,8 +124,8 @@ class PartitionScheme:
 
     def shift(self, key: str, n: int) -> str | None:
         """The key `n` partitions later (earlier if negative), None before the first partition."""
-        start = self._advance(self.parse(key), n)
-        return None if start < self.first else self.key_of(start)
+        index = self._index(self.parse(key)) + n
+        return None if index < 0 else self.key_of(self._advance(self.first, index))
 
     def trailing(self, key: str, n: int) -> list[str]:
         """The `n` keys that end with `key`, oldest first; fewer at the beginning."""

@@ -57,11 +57,14 @@ def _type_of(field: dict[str, Any]) -> str:
     if "anyOf" in field:
         options = [_type_of(option) for option in field["anyOf"] if option.get("type") != "null"]
         return " or ".join(dict.fromkeys(options))
+    if "x-kind" in field:
+        return str(field["x-kind"])
     kind = str(field.get("type", "any"))
     if kind == "array":
         return f"list of {_type_of(field.get('items', {}))}"
     if kind == "object":
-        return f"mapping of {_type_of(field.get('additionalProperties') or {})}"
+        values = field.get("additionalProperties")
+        return f"mapping of {_type_of(values) if isinstance(values, dict) else 'anything'}"
     if kind == "string" and field.get("format") == "date":
         return "date"
     return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(kind, kind)

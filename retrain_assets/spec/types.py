@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
@@ -17,12 +17,21 @@ __all__ = [
     "environment_references",
     "format_duration",
     "resolve_environment",
+    "shown",
 ]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"(\d+)\s*([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,6})\s*([smhdw])")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+# The orchestrator's cron reader knows less than cronsim does.
+_NOT_DAGSTER = re.compile(r"LW|\dL|L\d|#\d*,|,\w*#", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def shown(value: Any) -> str:
+    """A value as an error message shows it: on one line, at most 80 characters."""
+    text = value.isoformat() if isinstance(value, date) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _parse_duration(value: Any) -> Any:
@@ -33,7 +42,8 @@ def _parse_duration(value: Any) -> Any:
         if match and int(match[1]) > 0:
             return timedelta(**{_UNITS[match[2]]: int(match[1])})
     raise ValueError(
-        f"must be a number and a unit (s, m, h, d or w), for example 36h or 30d, got {value!r}"
+        "must be a number of at most six digits and a unit (s, m, h, d or w), for example 36h or "
+        f"30d, got {shown(value)}"
     )
 
 
@@ -51,7 +61,12 @@ Duration = Annotated[
     BeforeValidator(_parse_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]+\s*[smhdw]$", "examples": ["36h", "30d"]}
+        {
+            "type": "string",
+            "pattern": rf"^{_DURATION.pattern}$",
+            "examples": ["36h", "30d"],
+            "x-kind": "duration",
+        }
     ),
 ]
 """A length of time: a whole number and one of s, m, h, d, w."""
@@ -59,14 +74,16 @@ Duration = Annotated[
 
 def _check_dotted(value: str) -> str:
     if not _DOTTED.fullmatch(value):
-        raise ValueError(f"must name a function as package.module:function, got '{value}'")
+        raise ValueError(f"must name a function as package.module:function, got {shown(value)}")
     return value
 
 
 DottedPath = Annotated[
     str,
     AfterValidator(_check_dotted),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DOTTED.pattern}$"}),
+    WithJsonSchema(
+        {"type": "string", "pattern": f"^{_DOTTED.pattern}$", "x-kind": "package.module:function"}
+    ),
 ]
 """A Python function in an importable package, `package.module:function`."""
 
@@ -78,21 +95,31 @@ def _check_cron(value: str) -> str:
 
     if len(value.split()) != 5:
         raise ValueError(
-            f"must be a cron expression of five fields (minute hour day month weekday), got '{value}'"
+            "must be a cron expression of five fields (minute hour day month weekday), "
+            f"got {shown(value)}"
         )
+    if _NOT_DAGSTER.search(value):
+        raise ValueError(f"{shown(value)}: of L and #, only L as the day and one n#m weekday work")
     try:
         CronSim(value, datetime(2000, 1, 1))
     except CronSimError as error:
-        raise ValueError(f"'{value}' is not a cron expression: {error}") from None
+        raise ValueError(f"{shown(value)} is not a cron expression: {error}") from None
     return value
 
 
 Cron = Annotated[
-    str, AfterValidator(_check_cron), WithJsonSchema({"type": "string", "examples": ["0 6 * * 1"]})
+    str,
+    AfterValidator(_check_cron),
+    WithJsonSchema({"type": "string", "examples": ["0 6 * * 1"], "x-kind": "cron expression"}),
 ]
 """A five-field cron expression."""
 
-Connection = Annotated[str, WithJsonSchema({"type": "string", "examples": ["${WAREHOUSE_URL}"]})]
+Connection = Annotated[
+    str,
+    WithJsonSchema(
+        {"type": "string", "examples": ["${WAREHOUSE_URL}"], "x-kind": "text with ${NAME}"}
+    ),
+]
 """Text in which `${NAME}` stands for an environment variable, read only when it is used."""
 
 
