@@ -93,18 +93,30 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
 
 
 @main.command()
-def schema() -> None:
+@click.option("--write", is_flag=True, help="Write it to schema.json in the folder of --specs.")
+@_SPECS
+def schema(write: bool, specs: Path) -> None:
     """Print the JSON Schema of a spec file, for completion and checks in an editor.
 
     \b
     Example:
-      retrain schema > model_specs/schema.json
+      retrain schema --write
       # then, as the first line of a spec:
       # yaml-language-server: $schema=./schema.json
     """
     from retrain_assets.spec.schema import json_schema
 
-    _print_json(json_schema())
+    if not write:
+        _print_json(json_schema())
+        return
+    file = specs / "schema.json"
+    try:
+        file.write_text(
+            json.dumps(json_schema(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        _fail(f"{file} cannot be written: {error.strerror or error}")
+    click.echo(f"wrote {file}")
 
 
 @main.command()

@@ -24,7 +24,7 @@ def alert(
     from retrain_assets.alerts.send import send
 
     platform: Platform = context.resources.platform
-    url = f"{platform.settings.dagster_url}/runs/{context.run_id}"
+    url = f"{platform.settings.dagster_url}/runs/{context.run.run_id}"
     message = Message(kind=kind, model=spec.name, title=title, body=body, url=url)
     for delivery in send(message, spec.alerts):
         if delivery.delivered:

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.errors import (
+    ChampionChanged,
     ContractError,
     LedgerError,
     RegistryError,
@@ -26,19 +27,22 @@ from retrain_assets.spec.model import ModelSpec
 __all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
+_RETRIES, _RETRY_SECONDS = 2, 5
 
 
 @contextmanager
-def _readable_failures() -> Iterator[None]:
+def _readable_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Errors of this package as Dagster failures: the message instead of a stack trace.
 
     An unreachable source, registry or ledger is asked again twice before the step fails.
     """
     try:
         yield
-    except _TRANSIENT as error:
-        raise dg.RetryRequested(max_retries=2, seconds_to_wait=5) from error
     except RetrainError as error:
+        transient = isinstance(error, _TRANSIENT) and not isinstance(error, ChampionChanged)
+        if transient and context.retry_number < _RETRIES:
+            context.log.warning(f"asking again in {_RETRY_SECONDS} s: {error}")
+            raise dg.RetryRequested(_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
         raise dg.Failure(
             description=str(error),
             metadata={"error": dg.MetadataValue.md(f"```\n{error}\n```")},
@@ -76,7 +80,7 @@ def raw_data(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         done, refused = [], []
-        with _readable_failures():
+        with _readable_failures(context):
             for partition in _partitions(context):
                 try:
                     done.append(ingest(spec, partition, platform.store))
@@ -115,7 +119,7 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
     def features(context: dg.AssetExecutionContext, raw_data: TableWindow) -> Iterator[Any]:
         from retrain_assets.data.ingest import make_features
 
-        with _readable_failures():
+        with _readable_failures(context):
             existing = raw_data.existing() if spec.features.lookback else ()
             done = [
                 make_features(spec, partition, raw_data.store, existing)
@@ -138,7 +142,7 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         platform: Platform = context.resources.platform
         keys = _partitions(context)
         partitions = None if keys == [None] else [key for key in keys if key is not None]
-        with _readable_failures():
+        with _readable_failures(context):
             champion = platform.ledger.champion(spec.name)
             reference = (
                 ChampionReference(champion.version, champion.fingerprint) if champion else None
@@ -186,7 +190,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
-        with _readable_failures(), parent_run(context, platform, spec.name) as parent_run_id:
+        with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
             candidate, pictures = build_candidate(
                 spec,
                 partition,
@@ -210,14 +214,14 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
-        with _readable_failures():
+        with _readable_failures(context):
             outcome = judge_and_promote(
                 spec,
                 partition,
                 store=platform.store,
                 registry=platform.registry,
                 ledger=platform.ledger,
-                actor=f"dagster run {context.run_id}",
+                actor=f"dagster run {context.run.run_id}",
             )
         values = metadata.gate_metadata(outcome.report)
         for criterion in outcome.report.criteria:

@@ -15,6 +15,7 @@ import dagster as dg
 from retrain_assets.orchestration import bodies
 from retrain_assets.orchestration.keys import CHECKS, asset_key
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
+from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
 
 __all__ = ["model_assets"]
@@ -64,7 +65,9 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         "raw_data",
         bodies.raw_data,
         kinds={spec.source.kind, "parquet"},
-        code_version=spec.section_hash("source", "contract", "partitions"),
+        code_version=_version(
+            spec.section_hash("source", "contract", "partitions"), spec.source.python
+        ),
         freshness=spec.freshness.raw_data,
         **table,
     )
@@ -75,7 +78,7 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         bodies.features,
         reads={"raw_data": ("raw_data", 1 + spec.features.lookback, 0)},
         kinds={"parquet", *([transform] if transform else [])},
-        code_version=spec.section_hash("features", "target"),
+        code_version=_version(spec.section_hash("features", "target"), spec.features.python),
         **table,
     )
     yield _asset(
@@ -150,6 +153,11 @@ def _asset(
     )
     definition: dg.AssetsDefinition = decorate(body(spec))
     return definition
+
+
+def _version(sections: str, function: str | None) -> str:
+    """Code version: the spec's sections and, where one is named, the function's source file."""
+    return "-".join(filter(None, (sections, module_hash(function))))
 
 
 def _freshness(window: FreshnessWindow | None) -> dg.FreshnessPolicy | None:

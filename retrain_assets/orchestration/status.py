@@ -83,7 +83,11 @@ def _row(state: ModelState, run: dg.RunRecord | None) -> StatusRow:
     values: dict[str, Any] = dict(report.metadata) if report else {}
     champion = state.champion
     reference = str(values.get("reference", ""))
-    if champion and reference.startswith("champion") and reference != f"champion v{champion.version}":
+    if (
+        champion
+        and reference.startswith("champion")
+        and reference != f"champion v{champion.version}"
+    ):
         values = {}  # measured against a former champion: it says nothing about this one
     status = run.dagster_run.status if run else None
     failed = status == dg.DagsterRunStatus.FAILURE

@@ -17,6 +17,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retrain_assets.errors import TableError
 from retrain_assets.spec.model import METRICS, ModelSpec
 
 if TYPE_CHECKING:
@@ -70,9 +71,19 @@ class Candidate:
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
-        """The candidate that was built last for `partition`; raises TableError if there is none."""
+        """The candidate that was built last for `partition`.
+
+        Raises:
+            TableError: there is none, or another release of this package has written it.
+        """
         document = store.read_json(model, _DOCUMENT, partition)
-        return cls(**{**document, "notes": tuple(document["notes"])})
+        try:
+            return cls(**{**document, "notes": tuple(document["notes"])})
+        except (TypeError, KeyError) as error:
+            raise TableError(
+                f"{model}: the stored candidate of {partition or 'the table'} has other fields than "
+                f"this release reads ({error}); materialize candidate_model again"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,13 @@ def judge_and_promote(
             f"{champion.version if champion else '-'} now; materialize candidate_model"
             f"{f' {partition}' if partition else ''} again"
         )
-    _, report, sentence = judge(spec, partition, store=store)
-    promotion = champion if already else None
-    if not already and report.decision == "promote":
+    promotion: Promotion | None = None
+    if already and champion is not None:  # a run before this one was killed after the ledger's row
+        report = GateReport.from_json(json.dumps(champion.evidence["gate"]))
+        sentence, promotion = champion.reason, champion
+    else:
+        _, report, sentence = judge(spec, partition, store=store)
+    if promotion is None and report.decision == "promote":
         promotion = ledger.promote(
             LedgerCandidate(
                 model=spec.name,

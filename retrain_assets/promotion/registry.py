@@ -59,6 +59,7 @@ _CONNECT_SECONDS = 5
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # The defaults would retry an unreachable server for four minutes per call.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -694,6 +695,7 @@ def _register(
         source=attempt.logged.artifact_location,
         run_id=attempt.run_id,
         model_id=model_id,
+        await_creation_for=0,  # the files are there already
         tags={
             **{_key(name): str(value) for name, value in tags.items()},
             **{f"metric.{_key(name)}": repr(float(value)) for name, value in metrics.items()},

@@ -301,7 +301,7 @@ def _message(detail: Any, path: tuple[str | int, ...]) -> str:
         )
     if kind in _BOUNDS:
         sign, name = _BOUNDS[kind]
-        return f"must be {sign} {context[name]}, got {value}"
+        return f"must be {sign} {context[name]:g}, got {value}"
     for prefix, text in _KINDS.items():
         if kind.startswith(prefix) and kind.endswith(("_type", "_parsing", "_from_float")):
             return f"must be {text}, got {value}"
@@ -421,16 +421,20 @@ def _top_level_names(file: Path) -> set[str] | None:
     except (OSError, SyntaxError, ValueError):
         return None
     names: set[str] = set()
-    for node in ast.walk(tree):
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            continue  # what is inside belongs to it, not to the module
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 if alias.name == "*":
                     return None
                 names.add(alias.asname or alias.name.partition(".")[0])
+        todo += ast.iter_child_nodes(node)
     return names
 
 

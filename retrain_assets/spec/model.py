@@ -98,8 +98,11 @@ class Partitions(_Frozen):
         if self.end is not None and self.end < self.start:
             raise ValueError(f"end {self.end} is before start {self.start}")
         scheme = PartitionScheme(self.every, self.start, self.end)
-        if scheme.stop is not None and scheme.window(scheme.key_of(scheme.first)).end > scheme.stop:
-            raise ValueError(f"no whole {self.every} lies between {self.start} and {self.end}")
+        try:
+            scheme.parse(scheme.key_of(scheme.first))
+        except ValueError:
+            message = f"no whole {self.every} lies between {self.start} and {self.end}"
+            raise ValueError(message) from None
         return self
 
 

@@ -21,7 +21,8 @@ __all__ = [
 ]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"([0-9]{1,6})\s*([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,10})\s*([smhdw])")
+_LONGEST = timedelta(days=36500)  # so that no date minus a duration leaves the calendar
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 # The orchestrator's cron reader knows less than cronsim does.
 _NOT_DAGSTER = re.compile(r"LW|\dL|L\d|#\d*,|,\w*#", re.IGNORECASE)
@@ -40,10 +41,12 @@ def _parse_duration(value: Any) -> Any:
     if isinstance(value, str):
         match = _DURATION.fullmatch(value.strip())
         if match and int(match[1]) > 0:
-            return timedelta(**{_UNITS[match[2]]: int(match[1])})
+            length = timedelta(**{_UNITS[match[2]]: int(match[1])})
+            if length <= _LONGEST:
+                return length
+            raise ValueError(f"must be at most {_LONGEST.days}d, got {shown(value)}")
     raise ValueError(
-        "must be a number of at most six digits and a unit (s, m, h, d or w), for example 36h or "
-        f"30d, got {shown(value)}"
+        f"must be a number and a unit (s, m, h, d or w), for example 36h or 30d, got {shown(value)}"
     )
 
 

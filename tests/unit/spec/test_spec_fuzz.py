@@ -1,0 +1,204 @@
+"""No file, however broken, raises anything but SpecError; every problem stands inside the file."""
+
+import copy
+from datetime import date, datetime
+
+import yaml
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from retrain_assets.errors import SpecError
+from retrain_assets.spec.loading import load_specs, parse_spec
+from retrain_assets.spec.model import ModelSpec
+
+FULL = {
+    "name": "churn",
+    "description": "Who leaves?",
+    "owner": "team:ops",
+    "group": "sales",
+    "tags": {"tier": "gold"},
+    "partitions": {"every": "day", "start": "2024-01-01", "end": "2024-12-31"},
+    "source": {"python": "json:loads", "available": "json:dumps", "options": {"a": 1}, "lag": "1h"},
+    "contract": {
+        "columns": {
+            "label": {"type": "int", "allowed": [0, 1]},
+            "amount": {"type": "float", "min": 0, "max": 9.5, "max_null_rate": 0.1},
+        },
+        "min_rows": 1,
+        "max_rows": 10,
+        "extra": "forbid",
+        "unique": ["label", "amount"],
+    },
+    "features": {"sql": "SELECT * FROM raw", "lookback": 3},
+    "target": "label",
+    "task": "binary",
+    "train": {
+        "window": 10,
+        "min_window": 4,
+        "holdout": 2,
+        "label_delay": 1,
+        "params": {"num_leaves": 31, "rate": 0.1, "metrics": [1, 2], "boosting": "gbdt"},
+        "seed": 7,
+        "entity": ["customer"],
+        "exclude": ["day"],
+    },
+    "drift": {
+        "against": "champion",
+        "window": 2,
+        "alpha": 0.05,
+        "thresholds": {"ks": 0.2, "unseen": 0.1},
+        "alert": {"share_of_features": 0.2, "of_last": 3, "at_least": 2},
+        "exclude": ["day"],
+    },
+    "retrain": {
+        "schedule": "0 6 * * 1",
+        "timezone": "Europe/Paris",
+        "on_drift": True,
+        "max_age": "30d",
+        "cooldown": "3d",
+    },
+    "gate": {"metric": "roc_auc", "min_gain": 0.0, "confidence": 0.95, "floor": 0.6},
+    "freshness": {"raw_data": {"warn": "26h", "fail": "48h"}, "promoted_model": {"fail": "45d"}},
+    "alerts": ["ops"],
+}
+
+
+def _paths(value, path=()):
+    yield path
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for key, item in items:
+        yield from _paths(item, (*path, key))
+
+
+_PATHS = [path for path in _paths(FULL) if path]
+_WORDS = st.sampled_from(
+    ["none", "null", "day", "champion", "auc", "1h", "0 6 * * 1", "${X}", "{partition}", "x.sql",
+     "json:loads", "a.b:c", "2024-01-31", "int", "str", "float", "list[int]", "", "\n", "a: b"]
+)  # fmt: skip
+_PRINTABLE = st.text(st.characters(codec="utf-8"), max_size=20)
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.integers()
+    | st.sampled_from([10**30, -(10**30), 10**400, 2**63, 2**31])
+    | st.floats()
+    | _WORDS
+    | _PRINTABLE
+    | st.dates(date(1, 1, 1), date(9999, 12, 31))
+    | st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31))
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(_WORDS | _PRINTABLE | st.integers(-1, 3), inner, max_size=3),
+    max_leaves=6,
+)
+_quick = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def _replace(document, path, value):
+    document = copy.deepcopy(document)
+    target = document
+    for part in path[:-1]:
+        target = target[part]
+    target[path[-1]] = value
+    return document
+
+
+def _check(file, text):
+    """A valid spec, or problems that can be shown and lie inside the file."""
+    file.write_text(text, encoding="utf-8", newline="")
+    found = load_specs(file)
+    assert len(found.models) + len(found.broken) == 1
+    lines = max(1, len(text.splitlines()))
+    for problem in found.problems:
+        assert 1 <= problem.line <= lines, problem
+        shown = str(problem)
+        assert shown.isprintable(), problem
+        assert len(shown) < 700, problem
+    return found
+
+
+def test_the_spec_that_the_fuzzing_starts_from_is_valid(tmp_path):
+    found = _check(tmp_path / "spec.yaml", yaml.safe_dump(FULL))
+    assert not found.problems
+
+
+@_quick
+@given(path=st.sampled_from(_PATHS), value=_VALUES)
+def test_a_field_with_any_value_gives_a_spec_or_problems(tmp_path, path, value):
+    text = yaml.safe_dump(_replace(FULL, path, value), sort_keys=False, allow_unicode=True)
+    found = _check(tmp_path / "spec.yaml", text)
+    for spec in found.specs():
+        spec.section_hash(*ModelSpec.model_fields)
+        assert ModelSpec.model_validate(spec.model_dump(mode="json")).model_dump() == (
+            spec.model_dump()
+        )
+
+
+@_quick
+@given(
+    path=st.sampled_from(_PATHS),
+    name=_WORDS | _PRINTABLE,
+    value=_VALUES,
+)
+def test_an_extra_field_anywhere_gives_a_spec_or_problems(tmp_path, path, name, value):
+    section = FULL
+    for part in path:
+        section = section[part]
+    assume(isinstance(section, dict))
+    text = yaml.safe_dump(_replace(FULL, (*path, name), value), sort_keys=False)
+    _check(tmp_path / "spec.yaml", text)
+
+
+@_quick
+@given(path=st.sampled_from(_PATHS))
+def test_a_spec_without_some_field_gives_a_spec_or_problems(tmp_path, path):
+    document = copy.deepcopy(FULL)
+    target = document
+    for part in path[:-1]:
+        target = target[part]
+    del target[path[-1]]
+    _check(tmp_path / "spec.yaml", yaml.safe_dump(document, sort_keys=False))
+
+
+_TEXT = yaml.safe_dump(FULL, sort_keys=False)
+_SNIPPETS = st.sampled_from(
+    ["[", "]", "{", "}", ":", "- ", "\n", "  ", "\t", "&a ", "*a", "<<: *a", "'", '"', "|\n", ">",
+     "---\n", "...\n", "!!int ", "!x ", "? ", "# ", "%YAML 1.1\n", "\r", "\0", "\x85", "\u2028",
+     "name: x\n", "=", "~", "1:30", "0x_", "\ufeff", "@", "`"]
+)  # fmt: skip
+
+
+@_quick
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(_TEXT)), st.integers(0, 5), _SNIPPETS), max_size=4)
+)
+def test_a_spec_file_with_anything_typed_into_it_gives_a_spec_or_problems(tmp_path, edits):
+    text = _TEXT
+    for at, length, snippet in edits:
+        text = text[:at] + snippet + text[at + length :]
+    _check(tmp_path / "spec.yaml", text)
+
+
+@_quick
+@given(text=st.text(st.characters(codec="utf-8")) | st.lists(_SNIPPETS).map("".join))
+def test_any_text_gives_problems(tmp_path, text):
+    assert _check(tmp_path / "spec.yaml", text).broken
+
+
+@_quick
+@given(content=st.binary())
+def test_any_bytes_give_problems(tmp_path, content):
+    file = tmp_path / "spec.yaml"
+    file.write_bytes(content)
+    try:
+        parse_spec(file)
+    except SpecError as error:
+        assert all(problem.line >= 0 for problem in error.problems)
+    else:
+        raise AssertionError("random bytes made a spec")
