@@ -3,6 +3,8 @@
 https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-assets
 """
 
+import warnings
+
 import dagster as dg
 
 from retrain_assets.spec.partitions import PartitionScheme
@@ -28,8 +30,12 @@ def dagster_partitions(scheme: PartitionScheme | None) -> dg.TimeWindowPartition
 
 def trailing_mapping(partitions: int, end_offset: int = 0) -> dg.TimeWindowPartitionMapping:
     """Partition P depends on the `partitions` partitions that end `-end_offset` before P's own."""
-    return dg.TimeWindowPartitionMapping(
-        start_offset=-(partitions - 1) + end_offset,
-        end_offset=end_offset,
-        allow_nonexistent_upstream_partitions=True,
-    )
+    with warnings.catch_warnings():
+        # The parameter is beta in Dagster 1.13; without it the first partitions, whose window
+        # reaches back before the first day, could never be materialized.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.TimeWindowPartitionMapping(
+            start_offset=-(partitions - 1) + end_offset,
+            end_offset=end_offset,
+            allow_nonexistent_upstream_partitions=True,
+        )

@@ -63,10 +63,15 @@ class PartitionScheme:
 
     @property
     def stop(self) -> datetime | None:
-        """No partition ends after this moment; None where partitions go on for ever."""
+        """End of the last partition; None where partitions go on for ever.
+
+        A week or month that `end` cuts is no partition. Without a whole one, the same as `first`.
+        """
         if self.end is None:
             return None
-        return datetime(self.end.year, self.end.month, self.end.day, tzinfo=UTC) + timedelta(days=1)
+        after = datetime(self.end.year, self.end.month, self.end.day, tzinfo=UTC)
+        after += timedelta(days=1)
+        return self._advance(self.first, self._index(after)) if after > self.first else self.first
 
     @property
     def format(self) -> str:
@@ -94,16 +99,17 @@ class PartitionScheme:
         Raises:
             ValueError: the key is malformed, before the first or after the last partition.
         """
+        form = f"{self.format} ({self.every} partitions)"
         try:
             start = datetime.strptime(key, self.format).replace(tzinfo=UTC)
         except ValueError:
-            raise ValueError(
-                f"'{key}' is not a partition key of the form {self.format} ({self.every} partitions)"
-            ) from None
-        if start < self.first or (self.stop is not None and self._advance(start, 1) > self.stop):
-            raise ValueError(f"partition '{key}' is outside {self.start} to {self.end or 'now'}")
+            raise ValueError(f"{key!r} is not a partition key of the form {form}") from None
+        if self.key_of(start) != key:  # such as 2024-1-1, which would be a second name of a day
+            raise ValueError(f"{key!r} is not a partition key of the form {form}")
+        if start < self.first or (self.stop is not None and start >= self.stop):
+            raise ValueError(f"partition {key!r} is outside {self.start} to {self.end or 'now'}")
         if self._advance(self.first, self._index(start)) != start:
-            raise ValueError(f"'{key}' does not begin a {self.every}")
+            raise ValueError(f"partition {key!r} does not begin a {self.every}")
         return start
 
     def key_of(self, start: datetime) -> str:

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"([0-9]{1,10})\s*([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,8})\s*([smhdw])")
 _LONGEST = timedelta(days=36500)  # so that no date minus a duration leaves the calendar
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 # The orchestrator's cron reader knows less than cronsim does.

@@ -74,15 +74,15 @@ def test_a_window_ends_where_the_next_begins(every, key, end):
     ("every", "key"),
     [
         ("day", "2024-1-1"), ("day", "2024-01-01-00:00"), ("day", "yesterday"), ("day", ""),
-        ("day", "2023-12-31"), ("day", "2024-12-01"), ("hour", "2024-01-01"),
+        ("day", "2023-12-31"), ("day", "2024-12-01"), ("day", "9999-12-31"), ("hour", "2024-01-01"),
         ("hour", "2024-01-01-00:30"), ("week", "2024-01-02"), ("month", "2024-01-02"),
     ],
 )  # fmt: skip
 def test_a_key_that_is_no_partition_is_refused_by_name(every, key):
     scheme = PartitionScheme(every, date(2024, 1, 1), date(2024, 11, 30))
-    with pytest.raises(ValueError, match=key) as caught:
+    with pytest.raises(ValueError, match="partition") as caught:
         scheme.window(key)
-    assert "partition" in str(caught.value)
+    assert repr(key) in str(caught.value)
 
 
 def test_before_the_first_partition_there_is_none():

@@ -40,7 +40,7 @@ def test_a_duration_is_read_and_written_in_its_shortest_spelling(text, length, s
 
 
 @pytest.mark.parametrize(
-    "value", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "1 month", "٣d", 5, 5.0, None, True, ["1h"]]
+    "value", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "123456789s", "1 month", "٣d", 5, 5.0, None, True, ["1h"]]
 )
 def test_anything_else_is_refused_with_an_example(value):
     with pytest.raises(ValidationError) as caught:
@@ -51,7 +51,7 @@ def test_anything_else_is_refused_with_an_example(value):
     )
 
 
-@pytest.mark.parametrize("text", ["36501d", "9999999999w", "9999999999s"])
+@pytest.mark.parametrize("text", ["36501d", "99999999w", "99999999h"])
 def test_a_duration_beyond_a_century_is_refused_instead_of_overflowing(text):
     with pytest.raises(ValidationError, match=f"must be at most 36500d, got '{text}'"):
         _duration.validate_python(text)
