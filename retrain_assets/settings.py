@@ -31,15 +31,17 @@ class Settings(BaseSettings):
         dagster_url: address of the Dagster UI, for links in alerts.
     """
 
+    # Addresses may hold passwords, so they are left out of repr(), which logs and tracebacks show.
+
     model_config = SettingsConfigDict(
         env_prefix="RETRAIN_", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     home: Path = Path(".retrain")
-    storage: str = ""
-    mlflow_uri: str = ""
-    mlflow_artifacts: str = ""
-    ledger_url: str = ""
+    storage: str = Field("", repr=False)
+    mlflow_uri: str = Field("", repr=False)
+    mlflow_artifacts: str = Field("", repr=False)
+    ledger_url: str = Field("", repr=False)
     executor: Literal["in_process", "multiprocess", "k8s"] = "in_process"
     sensor_interval_seconds: int = Field(1, ge=1)
     automation: bool = True

@@ -199,6 +199,9 @@ def _drift(
             requests += [request] if request else []
         if decision.action != "hold":
             cursor[name] = latest.storage_id
+        elif name not in cursor:
+            # Without a cursor only the latest report counts, and a newer one would hide this one.
+            cursor[name] = latest.storage_id - 1
     text = json.dumps(cursor, sort_keys=True)
     if not requests:
         context.update_cursor(text)

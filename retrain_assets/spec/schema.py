@@ -1,10 +1,18 @@
-"""The JSON Schema of a spec, for editors, and the commented spec that `retrain new` writes."""
+"""The JSON Schema of a spec, the field reference, and the commented spec that `retrain new` writes.
 
+`python -m retrain_assets.spec.schema` writes `model_specs/schema.json` and the tables of
+`model_specs/README.md` again.
+"""
+
+import json
+from pathlib import Path
 from typing import Any
 
 from retrain_assets.spec.model import ModelSpec
 
-__all__ = ["field_reference", "json_schema", "template"]
+__all__ = ["field_reference", "json_schema", "reference_markdown", "template", "with_reference"]
+
+_BEGIN, _END = "<!-- fields: made by `make schema` -->", "<!-- end of fields -->"
 
 
 def json_schema() -> dict[str, Any]:
@@ -40,6 +48,38 @@ def field_reference() -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def reference_markdown() -> str:
+    """The field reference: a table of the top-level fields, and one for each of their sections."""
+    tables: dict[str, list[str]] = {"": []}
+    for path, kind, default, description in field_reference():
+        section = path.partition(".")[0] if "." in path else ""
+        name = path.removeprefix(f"{section}.")
+        default = default if default in ("", "required") else f"`{default}`"
+        cells = [f"`{name}`", kind, default, description]
+        row = " | ".join(cell.replace("|", "\\|") for cell in cells)
+        tables.setdefault(section, []).append(f"| {row} |")
+    texts = []
+    for section, rows in tables.items():
+        title = f"### `{section}`" if section else "### The file"
+        texts.append(
+            "\n".join([f"{title}\n", "| Field | Type | Default | |", "|---|---|---|---|", *rows])
+        )
+    return "\n\n".join(texts)
+
+
+def with_reference(text: str) -> str:
+    """`text` with the field reference between its two marks.
+
+    Raises:
+        ValueError: a mark is missing.
+    """
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"the text needs the lines {_BEGIN} and {_END} around the field reference")
+    return f"{before}{_BEGIN}\n\n{reference_markdown()}\n\n{_END}{after}"
+
+
 def _reference_in(field: dict[str, Any]) -> str | None:
     for option in (field, *field.get("anyOf", []), field.get("additionalProperties") or {}):
         if isinstance(option, dict) and "$ref" in option:
@@ -71,8 +111,6 @@ def _type_of(field: dict[str, Any]) -> str:
 
 
 def _default_of(field: dict[str, Any]) -> str:
-    import json
-
     default = field.get("default")
     if default is None or default in ([], {}) or "$ref" in field:
         return ""
@@ -144,3 +182,15 @@ freshness:
 
 # alerts: [ops]                       # the Apprise URL is in RETRAIN_ALERT_OPS
 """
+
+
+def _write(folder: Path) -> None:
+    """Write schema.json and the tables of README.md in `folder` again."""
+    schema = json.dumps(json_schema(), indent=2, sort_keys=True)
+    (folder / "schema.json").write_text(schema + "\n", encoding="utf-8")
+    readme = folder / "README.md"
+    readme.write_text(with_reference(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _write(Path("model_specs"))

@@ -1,4 +1,4 @@
-"""Worlds with an ephemeral instance."""
+"""Worlds on an instance in memory, and on one in files that several processes can share."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,4 +20,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
+        yield World(tmp_path, instance)
+
+
+@pytest.fixture
+def stored_world(tmp_path: Path) -> Iterator[World]:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
         yield World(tmp_path, instance)

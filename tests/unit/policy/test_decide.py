@@ -1,0 +1,140 @@
+"""`decide`: which trigger fires, which guard overrules it, and what it says about that."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from retrain_assets.policy import Decision, Evidence, History, decide
+from retrain_assets.spec.model import Retrain
+
+NOW = datetime(2024, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def _decide(policy=None, *, in_flight=False, last=None, now=NOW, **evidence):
+    known = {"has_champion": True, "partitions": 60, "needed": 30} | evidence
+    return decide(
+        Retrain.model_validate(policy or {}), Evidence(**known), History(in_flight, last), now
+    )
+
+
+def test_a_quiet_model_waits():
+    assert _decide() == Decision("wait", None, ("no trigger fired",))
+
+
+@pytest.mark.parametrize(
+    ("policy", "evidence", "trigger", "reason"),
+    [
+        ({}, {"has_champion": False}, "first", "there is no champion yet"),
+        ({}, {"drift_alarm": True}, "drift", "the drift alarm is raised"),
+        ({"max_age": "30d"}, {"champion_age": 31 * DAY}, "age",
+         "the champion's data is 31d old, more than 30d"),
+        ({"schedule": "0 6 * * 1"}, {"asked": "schedule"}, "schedule", "scheduled at '0 6 * * 1'"),
+        ({}, {"asked": "on_demand"}, "on_demand", "somebody asked for it"),
+    ],
+)  # fmt: skip
+def test_each_trigger_retrains_and_says_why(policy, evidence, trigger, reason):
+    assert _decide(policy, **evidence) == Decision("retrain", trigger, (reason,))
+
+
+def test_of_several_triggers_the_first_in_the_documented_order_is_named():
+    evidence = {"has_champion": False, "drift_alarm": True, "champion_age": 99 * DAY}
+    policy = {"max_age": "1d"}
+    order = []
+    for change in ({"asked": "on_demand"}, {"asked": "schedule"}, {}, {"has_champion": True},
+                   {"has_champion": True, "drift_alarm": False}):  # fmt: skip
+        order.append(_decide(policy, **(evidence | change)).trigger)
+    assert order == ["on_demand", "schedule", "first", "drift", "age"]
+
+
+def test_an_alarm_with_on_drift_off_waits_and_says_that_it_is_off():
+    decision = _decide({"on_drift": False}, drift_alarm=True)
+    assert decision == Decision(
+        "wait", None, ("the drift alarm is raised, but retrain.on_drift is off",)
+    )
+
+
+def test_an_alarm_with_on_drift_off_does_not_hide_the_age():
+    decision = _decide({"on_drift": False, "max_age": "1d"}, drift_alarm=True, champion_age=2 * DAY)
+    assert (decision.action, decision.trigger) == ("retrain", "age")
+
+
+@pytest.mark.parametrize(
+    ("age", "action"),
+    [(30 * DAY, "wait"), (30 * DAY + timedelta(seconds=1), "retrain"), (None, "wait")],
+)
+def test_a_champion_is_too_old_only_beyond_max_age(age, action):
+    assert _decide({"max_age": "30d"}, champion_age=age).action == action
+
+
+def test_without_max_age_no_champion_is_too_old():
+    assert _decide(champion_age=9999 * DAY).action == "wait"
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"has_champion": False}, {"drift_alarm": True}, {"asked": "schedule"}, {"asked": "on_demand"}],
+)
+def test_too_little_data_overrules_every_trigger_and_says_how_much_is_missing(evidence):
+    decision = _decide(partitions=29, needed=30, **evidence)
+    assert decision.action == "wait"
+    assert decision.trigger is not None
+    assert decision.reasons[1:] == ("but only 29 of 30 partitions exist",)
+    assert _decide(partitions=30, needed=30, **evidence).action == "retrain"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "action"),
+    [
+        ({"has_champion": False}, "hold"), ({"drift_alarm": True}, "hold"),
+        ({"asked": "schedule"}, "hold"), ({"asked": "on_demand"}, "retrain"), ({}, "wait"),
+    ],
+)  # fmt: skip
+def test_a_retraining_in_flight_holds_everything_but_a_person_and_nothing(evidence, action):
+    assert _decide(in_flight=True, **evidence).action == action
+
+
+def test_a_hold_says_what_it_waits_for():
+    assert _decide(in_flight=True, drift_alarm=True) == Decision(
+        "hold", "drift", ("the drift alarm is raised", "but a retraining is in flight")
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "action"),
+    [
+        ({"has_champion": False}, "wait"), ({"drift_alarm": True}, "wait"),
+        ({"champion_age": 99 * DAY}, "wait"), ({"asked": "schedule"}, "retrain"),
+        ({"asked": "on_demand"}, "retrain"),
+    ],
+)  # fmt: skip
+def test_the_cool_down_holds_back_what_comes_by_itself(evidence, action):
+    policy = {"max_age": "30d", "cooldown": "3d"}
+    assert _decide(policy, last=NOW - 2 * DAY, **evidence).action == action
+    assert _decide(policy, last=NOW - 3 * DAY, **evidence).action == "retrain"
+
+
+def test_the_cool_down_says_how_long_ago_and_how_long_it_lasts():
+    decision = _decide({"cooldown": "1w"}, drift_alarm=True, last=NOW - timedelta(hours=36))
+    assert decision.reasons == (
+        "the drift alarm is raised",
+        "but the last retraining is 36h of data ago, less than the cool-down of 1w",
+    )
+
+
+@pytest.mark.parametrize("policy", [{}, {"cooldown": "3d"}])
+@pytest.mark.parametrize("last", [NOW, NOW + DAY])
+def test_the_same_data_is_not_retrained_on_by_itself_cool_down_or_not(policy, last):
+    decision = _decide(policy, drift_alarm=True, last=last)
+    assert decision.action == "wait"
+    assert decision.reasons[1] == "but no data has come since the last retraining"
+    assert _decide(policy, asked="schedule", last=last).action == "retrain"
+    assert _decide(policy, asked="on_demand", last=last).action == "retrain"
+
+
+def test_without_a_cool_down_new_data_is_enough():
+    assert _decide(drift_alarm=True, last=NOW - timedelta(hours=1)).action == "retrain"
+
+
+def test_a_model_that_was_never_retrained_has_no_cool_down():
+    assert _decide({"cooldown": "99d"}, drift_alarm=True, last=None).action == "retrain"
