@@ -135,15 +135,19 @@ def new(name: str, specs: Path) -> None:
     from retrain_assets.spec.source_lines import parse_yaml
 
     file = specs / f"{name}.yaml"
-    text = template(name)
+    document = parse_yaml(template("name"))
+    document.data["name"] = name
     try:
-        validate_document(parse_yaml(text), str(file), specs)
+        validate_document(document, str(file), specs)
     except SpecError as error:
         _fail(str(error))
     try:
         specs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _fail(f"{specs} cannot be made: {error.strerror or error}")
+    try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(template(name))
     except FileExistsError:
         _fail(f"{file} exists; choose another name, or edit it")
     except OSError as error:
@@ -193,7 +197,8 @@ def _print_status(rows: "list[StatusRow]") -> None:
 
     from retrain_assets.fleet.status import status_notes, status_table
 
-    Console().print(status_table(rows))
+    # Into a file or a pipe nothing is cut off.
+    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows))
     for note in status_notes(rows):
         click.echo(note)
 

@@ -144,7 +144,7 @@ def _finish(loop: "LocalLoop", platform: "Platform", specs: "SpecSet") -> None:
 
     rows = status_rows(loop.instance, platform, specs)
     _say("\nStatus")
-    Console(width=None if sys.stdout.isatty() else 100).print(status_table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows))
     for note in status_notes(rows):
         _say(note)
     loop.instance.dispose()

@@ -89,13 +89,13 @@ def status_table(rows: Sequence[StatusRow]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     for title in ("model", "state", "champion", "metric", "newest data", "drift", "last run"):
         table.add_column(title, no_wrap=True)
     for row in sorted(rows, key=lambda row: row.rank):
         metric = f"{row.metric} {row.value:.4g}" if row.metric and row.value is not None else "-"
         table.add_row(
-            row.model,
+            Text(row.model),
             Text(row.state, style=_COLOURS[row.state]),
             f"v{row.champion}" if row.champion else "-",
             metric,

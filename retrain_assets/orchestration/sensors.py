@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag, asset_key, asset_keys, monitor_keys, retrain_keys
-from retrain_assets.orchestration.observe import ModelState, observe
+from retrain_assets.orchestration.observe import IN_PROGRESS, ModelState, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.policy import Decision, Trigger, decide
 from retrain_assets.settings import Settings
@@ -82,13 +82,18 @@ def _arrivals(
 ) -> dg.SensorResult | dg.SkipReason:
     """Requests the monitor run (raw_data, features, drift_report) for every partition that a source
     has and that was not ingested. Models with the same new partitions share a run; a backlog of
-    neighbouring partitions is one run. A source that cannot be asked is logged and asked again."""
+    neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
+    source that cannot be asked is logged and asked again."""
     from retrain_assets.errors import RetrainError
 
     cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
     requests: list[dg.RunRequest] = []
     failures: list[str] = []
+    busy = _queues_in_progress(context.instance)
     for members in _batches(specs):
+        if _queue(members[0]) in busy:
+            # What arrives meanwhile is one range run afterwards, however fast the source is.
+            continue
         wanted: dict[tuple[str, ...], list[str]] = {}
         for name in members:
             try:
@@ -103,6 +108,18 @@ def _arrivals(
     if not requests:
         return dg.SkipReason("; ".join(failures) or "no source has a new partition")
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
+
+
+def _queue(first_model: str) -> str:
+    return f"monitor:{first_model}"
+
+
+def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
+    """Queues that have a monitor run which has not ended."""
+    runs = instance.get_runs(
+        filters=dg.RunsFilter(statuses=IN_PROGRESS, tags={Tag.KIND: "monitor"})
+    )
+    return {run.tags[Tag.QUEUE] for run in runs if Tag.QUEUE in run.tags}
 
 
 def _batches(specs: Mapping[str, ModelSpec]) -> list[list[str]]:
@@ -154,12 +171,10 @@ def _monitor_request(keys: Sequence[str], names: Sequence[str], queue: str) -> d
     tags = {
         Tag.KIND: "monitor",
         Tag.TRIGGER: "arrival",
-        Tag.MODELS: ",".join(names),
         # One at a time and in order: look-backs and alarms read what the run before has written.
-        Tag.QUEUE: f"monitor:{queue}",
+        Tag.QUEUE: _queue(queue),
+        **({Tag.MODEL: names[0]} if len(names) == 1 else {Tag.MODELS: ",".join(names)}),
     }
-    if len(names) == 1:
-        tags[Tag.MODEL] = names[0]
     if len(keys) > 1:
         tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
     return dg.RunRequest(
@@ -182,6 +197,7 @@ def _drift(
     cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
     states = observe(context.instance, platform.ledger, specs.values())
     requests: list[dg.RunRequest] = []
+    waiting: list[str] = []
     for name, state in states.items():
         latest = state.latest.get("drift_report")
         if latest is None or latest.storage_id <= cursor.get(name, 0):
@@ -195,8 +211,10 @@ def _drift(
             decision, request = retrain_request(
                 state, platform, partition, only=("drift",), alarm=True, run_key=str(storage_id)
             )
-            context.log.info(f"{name}: {decision.action}: {', '.join(decision.reasons)}")
-            requests += [request] if request else []
+            if request is not None:
+                requests.append(request)
+            else:
+                waiting.append(f"{name}: {', '.join(decision.reasons)}")
         if decision.action != "hold":
             cursor[name] = latest.storage_id
         elif name not in cursor:
@@ -205,8 +223,14 @@ def _drift(
     text = json.dumps(cursor, sort_keys=True)
     if not requests:
         context.update_cursor(text)
-        return dg.SkipReason("no new report that calls for a retraining")
+        return dg.SkipReason(_first_few(waiting) or "no new report raises the alarm")
     return dg.SensorResult(run_requests=requests, cursor=text)
+
+
+def _first_few(lines: Sequence[str], limit: int = 5) -> str:
+    """Lines for a skip reason, which the UI shows on one line."""
+    more = f"; and {len(lines) - limit} more" if len(lines) > limit else ""
+    return "; ".join(lines[:limit]) + more
 
 
 def _alarmed_report(
@@ -244,6 +268,7 @@ def _freshness(
     platform: Platform = context.resources.platform
     states = observe(context.instance, platform.ledger, specs.values())
     requests: list[dg.RunRequest] = []
+    waiting: list[str] = []
     for state in states.values():
         features = state.latest.get("features")
         if features is None:
@@ -254,11 +279,12 @@ def _freshness(
         decision, request = retrain_request(
             state, platform, features.partition, only=("first", "age"), run_key=moment
         )
-        if decision.trigger is not None:
-            context.log.info(f"{state.spec.name}: {decision.action}: {', '.join(decision.reasons)}")
-        requests += [request] if request else []
+        if request is not None:
+            requests.append(request)
+        elif decision.trigger is not None:
+            waiting.append(f"{state.spec.name}: {', '.join(decision.reasons)}")
     if not requests:
-        return dg.SkipReason("every champion is young enough")
+        return dg.SkipReason(_first_few(waiting) or "every champion is young enough")
     return dg.SensorResult(run_requests=requests)
 
 

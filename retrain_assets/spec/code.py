@@ -1,21 +1,55 @@
-"""Versions of the user's Python functions, without importing them."""
+"""Python files that a spec names: where they are and what is in them, without running them.
+
+Belongs here: what `retrain check` and the code versions need to know of the user's code. Does not:
+importing and calling it (`data`).
+"""
 
 import hashlib
-from importlib.util import find_spec
+import importlib.util
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-__all__ = ["module_hash"]
+__all__ = ["find_module", "module_hash", "source_file"]
+
+
+def find_module(module: str) -> ModuleSpec | None:
+    """Where a module is, None where there is none.
+
+    `importlib.util.find_spec` would import the parent packages, and so run code that may fail.
+    """
+    top, *rest = module.split(".")
+    try:
+        found = importlib.util.find_spec(top)
+    except ValueError:  # a module made by hand, such as __main__
+        return None
+    folders = list(found.submodule_search_locations or ()) if found is not None else []
+    name = top
+    for part in rest:
+        name += f".{part}"
+        found = PathFinder.find_spec(name, folders) if folders else None
+        if found is None:
+            return None
+        if found.origin is None:  # no __init__.py: its own search path needs its parent imported
+            folders = [str(path) for folder in folders if (path := Path(folder, part)).is_dir()]
+        else:
+            folders = list(found.submodule_search_locations or ())
+    return found
+
+
+def source_file(module: ModuleSpec) -> Path | None:
+    """The Python file of a module, None where there is none to read (compiled, zipped)."""
+    if not module.origin or not module.origin.endswith(".py"):
+        return None
+    file = Path(module.origin)
+    return file if file.is_file() else None
 
 
 def module_hash(dotted: str | None) -> str:
     """SHA-256 (first 16 hex digits) of the source file that `package.module:function` is in.
 
-    Empty where there is no function, or no source file to read (a compiled module). What the module
-    imports is not followed.
+    Empty where there is no function, or no source file to read. What the module imports is not
+    followed.
     """
-    if dotted is None:
-        return ""
-    found = find_spec(dotted.partition(":")[0])
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
-        return ""
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()[:16]
+    found = find_module(dotted.partition(":")[0]) if dotted is not None else None
+    file = source_file(found) if found is not None else None
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file is not None else ""

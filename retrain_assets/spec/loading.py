@@ -6,21 +6,18 @@ and a remedy. Does not: the fields' rules (`model`).
 
 import ast
 import difflib
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from retrain_assets.errors import Problem, SpecError
+from retrain_assets.spec.code import find_module, source_file
 from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
 from retrain_assets.spec.types import environment_references, shown
-
-if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
 
 __all__ = ["BrokenSpec", "LoadedSpec", "SpecSet", "load_specs", "parse_spec", "spec_files"]
 
@@ -256,13 +253,18 @@ def _path_of(loc: tuple[str | int, ...], data: Any) -> tuple[tuple[str | int, ..
     union: int | None = None
     value = data
     for part in loc:
-        inside = part in value if isinstance(value, dict) else isinstance(value, list)
-        if part in _UNION_TAGS and not (inside and isinstance(value, dict)):
+        known = part in value if isinstance(value, dict) else isinstance(value, list)
+        if isinstance(part, str) and _union_tag(part) and not (known and isinstance(value, dict)):
             union = len(path) if union is None else union
             continue
         path.append(part)
-        value = value[part] if inside else None
+        value = value[part] if known else None
     return tuple(path), union
+
+
+def _union_tag(part: str) -> str | None:
+    """Words for the type that pydantic names in the location of an error, None for a field."""
+    return _UNION_TAGS.get(part.removeprefix("constrained-"))
 
 
 def _value_at(data: Any, path: tuple[str | int, ...]) -> Any:
@@ -276,8 +278,8 @@ def _union_message(details: list[Any], value: Any) -> str:
     for detail in details:
         if detail["type"] in _BOUNDS:
             return _message(detail, ())
-    tags = {str(part) for detail in details for part in detail["loc"] if part in _UNION_TAGS}
-    kinds = [name for tag, name in _UNION_TAGS.items() if tag in tags]
+    tried = {_union_tag(str(part)) for detail in details for part in detail["loc"]}
+    kinds = [words for words in _UNION_TAGS.values() if words in tried]
     return f"must be {', '.join(kinds[:-1])} or {kinds[-1]}, got {shown(value)}"
 
 
@@ -379,39 +381,19 @@ def _unknown_functions(spec: ModelSpec, document: Document, file: str) -> list[P
 def _find_function(dotted: str) -> str | None:
     """What is wrong with `module:function`, found without running any of the user's code."""
     module, _, function = dotted.partition(":")
-    found = _find_module(module)
+    found = find_module(module)
     if found is None:
         return (
             f"'{dotted}': there is no module '{module}'; install its package in this environment "
             f"or add its folder to PYTHONPATH"
         )
-    if not found.origin or not found.origin.endswith(".py") or not os.path.exists(found.origin):
-        return None
-    names = _top_level_names(Path(found.origin))
+    file = source_file(found)
+    names = _top_level_names(file) if file is not None else None
     if names is not None and function not in names:
         return (
             f"'{dotted}': module '{module}' has no '{function}'{_suggest(function, sorted(names))}"
         )
     return None
-
-
-def _find_module(module: str) -> "ModuleSpec | None":
-    """Where a module is. `importlib.util.find_spec` would import its parent packages."""
-    import importlib.util
-    from importlib.machinery import PathFinder
-
-    top, *rest = module.split(".")
-    try:
-        found = importlib.util.find_spec(top)
-    except ValueError:  # a module made by hand, such as __main__
-        return None
-    name = top
-    for part in rest:
-        if found is None or found.submodule_search_locations is None:
-            return None
-        name += f".{part}"
-        found = PathFinder.find_spec(name, list(found.submodule_search_locations))
-    return found
 
 
 def _top_level_names(file: Path) -> set[str] | None:

@@ -285,6 +285,10 @@ class Features(_Frozen):
         return self
 
 
+_HoldoutPartitions = Annotated[int, Field(gt=0, le=100_000)]
+_HoldoutShare = Annotated[float, Field(gt=0, le=100_000)]
+
+
 class Train(_Frozen):
     """What a candidate is trained on and how."""
 
@@ -300,10 +304,8 @@ class Train(_Frozen):
         le=100_000,
         description="Fewest partitions that must exist; by default half of window, rounded up.",
     )
-    holdout: int | float = Field(
+    holdout: _HoldoutPartitions | _HoldoutShare = Field(
         0.2,
-        gt=0,
-        le=100_000,
         description=(
             "The last part of the window, never trained on: partitions (a whole number) or, with "
             "partitions: none, a share of the rows below 1."

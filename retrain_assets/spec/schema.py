@@ -119,7 +119,11 @@ def _default_of(field: dict[str, Any]) -> str:
 
 def template(name: str) -> str:
     """A commented spec named `name` that passes `retrain check` as it is."""
-    return _TEMPLATE.replace("NAME", name)
+    import yaml
+
+    # A name such as `yes` is a valid one, but not text where it stands without quotes.
+    first = yaml.safe_dump({"name": name}).strip()
+    return _TEMPLATE.replace("name: NAME", first, 1).replace("NAME", name)
 
 
 _TEMPLATE = """\

@@ -175,7 +175,7 @@ class World:
 
         client = mlflow.MlflowClient(self.settings.mlflow_uri, self.settings.mlflow_uri)
         found = client.search_model_versions(f"name = '{name}'")
-        return sorted((version.version for version in found), key=int)
+        return sorted((str(version.version) for version in found), key=int)
 
     def mlflow_runs(self, name: str = "churn") -> int:
         """How many candidates MLflow has logged for a model, parent runs left out."""

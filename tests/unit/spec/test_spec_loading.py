@@ -115,6 +115,9 @@ def test_a_problem_of_the_file_as_a_whole_has_no_line(tmp_path):
         ("holdout: 2", "params: {a: [1, x]}", 9, "train.params.a",
          "must be text, a whole number, a number, true or false, a list of whole numbers or a list "
          "of numbers, got [1, 'x']"),
+        ("holdout: 2", "constrained-int: 2", 9, "train.constrained-int",
+         "unknown field (did you mean 'trainer'?); known here: window, min_window, holdout, "
+         "label_delay, time_column, trainer, params, seed, group, entity, exclude"),
         ("holdout: 2", "params: {objective: l2}", 9, "train.params",
          "'objective' is set from task; remove it from params"),
         ("holdout: 2", "exclude: day", 9, "train.exclude", "must be a list, got 'day'"),
