@@ -14,6 +14,7 @@ from retrain_assets import __version__
 
 if TYPE_CHECKING:
     from retrain_assets.fleet.status import StatusRow
+    from retrain_assets.orchestration.platform import Platform
 
 __all__ = ["main"]
 
@@ -39,6 +40,8 @@ def main() -> None:
       retrain new churn                 write a commented spec to model_specs/churn.yaml
       retrain check                     check every spec; 1 if one is broken
       retrain status                    what every model is doing
+      retrain history churn             who promoted what, when and why
+      retrain rollback churn --reason "…"   back to the champion before
     """
 
 
@@ -190,6 +193,99 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
     else:
         _print_status(rows)
     sys.exit(1 if any(row.state == "broken" for row in rows) else 0)
+
+
+@main.command()
+@click.argument("model")
+@_SPECS
+@_JSON
+def history(model: str, specs: Path, as_json: bool) -> None:
+    """Show every promotion and rollback of MODEL, newest first.
+
+    \b
+    Examples:
+      retrain history flight_delay
+      retrain history flight_delay --json | jq '.promotions[0].reason'
+    """
+    from retrain_assets.errors import RetrainError
+
+    try:
+        rows = _platform().ledger.history(model)[::-1]
+        if not rows:
+            _check_model(model, specs)
+    except RetrainError as error:
+        _fail(str(error))
+    if as_json:
+        keys = ("sequence", "kind", "version", "partition", "metric", "value", "actor", "reason")
+        document = [
+            {**{key: getattr(row, key) for key in keys}, "at": row.promoted_at.isoformat()}
+            for row in rows
+        ]
+        _print_json({"model": model, "promotions": document})
+        return
+    if not rows:
+        click.echo(f"{model}: nothing was promoted yet")
+    for row in rows:
+        at = row.promoted_at.strftime("%Y-%m-%d %H:%M:%S")
+        partition = f" ({row.partition})" if row.partition else ""
+        click.echo(
+            f"{row.sequence:>4}  {at}  {row.kind:<9}  v{row.version}{partition}  by {row.actor}"
+        )
+        click.echo(f"      {row.reason}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--to", "to_version", metavar="VERSION", help="A version that was champion before.")
+@click.option("--reason", required=True, help="Why, for the record.")
+def rollback(model: str, to_version: str | None, reason: str) -> None:
+    """Make an earlier champion of MODEL champion again; by default the one before.
+
+    The version is loaded before anything changes. Repeating the command changes nothing more.
+
+    \b
+    Examples:
+      retrain rollback flight_delay --reason "complaints since Tuesday"
+      retrain rollback flight_delay --to 3 --reason "last version before the new timetable"
+    """
+    import getpass
+    import socket
+
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.promotion.rollback import roll_back
+
+    platform = _platform()
+    try:
+        before, now = roll_back(
+            model,
+            to_version=to_version.removeprefix("v") if to_version else None,
+            registry=platform.registry,
+            ledger=platform.ledger,
+            actor=f"{getpass.getuser()}@{socket.gethostname()}",
+            reason=reason,
+        )
+    except RetrainError as error:
+        _fail(str(error))
+    if now.sequence == before.sequence:
+        click.echo(f"{model}: v{now.version} is champion already ({now.kind}); nothing was changed")
+    else:
+        click.echo(f"{model}: v{before.version} -> v{now.version}, loaded and recorded")
+
+
+def _platform() -> "Platform":
+    from retrain_assets.orchestration.platform import Platform
+
+    return Platform()
+
+
+def _check_model(model: str, specs: Path) -> None:
+    """Fail with the known names where no spec has the name."""
+    from retrain_assets.spec.loading import load_specs
+
+    found = load_specs(specs)
+    if model not in found.models:
+        known = ", ".join(sorted(found.models))
+        _fail(f"no model named {model} in {specs} or in the ledger; known: {known}")
 
 
 def _print_status(rows: "list[StatusRow]") -> None:

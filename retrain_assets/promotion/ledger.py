@@ -11,7 +11,7 @@ and PostgreSQL (`postgresql+psycopg2://`).
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from retrain_assets.errors import ChampionChanged, LedgerError
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Select, Table
 
-__all__ = ["Candidate", "Ledger", "Promotion"]
+__all__ = ["Candidate", "Ledger", "Promotion", "rollback_target"]
 
 _CONNECT_SECONDS = 5
 _BUSY_SECONDS = 30
@@ -63,7 +63,7 @@ class Promotion:
     Attributes:
         sequence: 1 for the model's first promotion, then without gaps.
         expected_version: the champion that it replaced; None for the first.
-        kind: `promotion`.
+        kind: `promotion`, or `rollback` to a version that was champion before.
         actor: who promoted (a person, or the run).
         reason: why, for people.
         evidence: what the decision rested on (the gate's report), JSON.
@@ -199,6 +199,65 @@ class Ledger:
                 return current
             raise _champion_changed(candidate, expected_champion, current) from None
 
+    def roll_back(
+        self,
+        model: str,
+        *,
+        to_version: str | None,
+        expected_champion: str,
+        actor: str,
+        reason: str,
+    ) -> Promotion:
+        """Make an earlier champion champion again, as a new row of kind `rollback`.
+
+        Repeating it returns the row in force and writes nothing.
+
+        Args:
+            model: name of the model.
+            to_version: a version that was champion before; None for the one before the champion in
+                force, which must not itself come from a rollback.
+            expected_champion: version of the champion that is rolled back.
+            actor: who does it.
+            reason: why, for people.
+
+        Raises:
+            ChampionChanged: the champion is another one by now; nothing was written.
+            LedgerError: there is no such earlier champion, or the database cannot be reached.
+        """
+        import sqlalchemy as sa
+
+        try:
+            with self._transaction(write=True) as connection:
+                rows = connection.execute(_newest_of(sa.select(_table()), model)).mappings().all()
+                past = [_promotion(row) for row in rows]
+                target = rollback_target(model, past, to_version)
+                if target.version == past[0].version:
+                    return past[0]
+                if past[0].version != expected_champion:
+                    raise ChampionChanged(
+                        f"{model}: v{expected_champion} was to be rolled back, but "
+                        f"v{past[0].version} is champion now; nothing was changed"
+                    )
+                values = {
+                    **vars(target),
+                    "sequence": past[0].sequence + 1,
+                    "expected_version": past[0].version,
+                    "kind": "rollback",
+                    "actor": actor,
+                    "reason": reason,
+                    "evidence": dict(target.evidence),
+                    "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+                }
+                _insert(connection, values)
+        except _LostRace:
+            current = self.champion(model)
+            now = f"v{current.version}" if current else "nobody"
+            raise ChampionChanged(
+                f"{model}: somebody else changed the champion at the same time, {now} is champion "
+                "now; nothing was changed"
+            ) from None
+        return _promotion(values)
+
     def _compare_and_set(
         self,
         candidate: Candidate,
@@ -227,10 +286,7 @@ class Ledger:
                 "evidence": dict(evidence),
                 "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
             }
-            try:
-                connection.execute(sa.insert(_table()).values(**values))
-            except sa.exc.IntegrityError:
-                raise _LostRace from None
+            _insert(connection, values)
         return _promotion(values)
 
     def _select(self, narrow: Any) -> list[Promotion]:
@@ -268,6 +324,50 @@ class Ledger:
 
 class _LostRace(Exception):
     """Another writer inserted the sequence first; never leaves this module."""
+
+
+def rollback_target(model: str, past: Sequence[Promotion], to_version: str | None) -> Promotion:
+    """The promotion that a rollback goes back to.
+
+    Args:
+        model: name of the model, for errors.
+        past: its promotions, newest first.
+        to_version: as in `Ledger.roll_back`.
+
+    Returns:
+        The latest promotion of that version; the one in force where there is nothing to do.
+
+    Raises:
+        LedgerError: there is no champion, no earlier one, or the version was never champion.
+    """
+    if not past:
+        raise LedgerError(
+            f"{model}: no version was ever promoted, so there is nothing to roll back"
+        )
+    versions = list(dict.fromkeys(row.version for row in past))
+    if to_version is None:
+        if past[0].kind == "rollback":
+            return past[0]
+        if len(versions) == 1:
+            raise LedgerError(
+                f"{model}: v{versions[0]} is the only version that was ever champion; "
+                "there is none to go back to"
+            )
+        to_version = next(row.version for row in past if row.version != past[0].version)
+    for row in past:
+        if row.version == to_version:
+            return row
+    listed = ", ".join(f"v{version}" for version in versions)
+    raise LedgerError(f"{model}: v{to_version} was never champion; these were: {listed}")
+
+
+def _insert(connection: "Connection", values: Mapping[str, Any]) -> None:
+    import sqlalchemy as sa
+
+    try:
+        connection.execute(sa.insert(_table()).values(**values))
+    except sa.exc.IntegrityError:
+        raise _LostRace from None
 
 
 def _newest_of(query: "Select[Any]", model: str) -> "Select[Any]":

@@ -6,7 +6,8 @@ importing and calling it (`data`).
 
 import hashlib
 import importlib.util
-from importlib.machinery import ModuleSpec, PathFinder
+import pkgutil
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 __all__ = ["find_module", "module_hash", "source_file"]
@@ -22,18 +23,28 @@ def find_module(module: str) -> ModuleSpec | None:
         found = importlib.util.find_spec(top)
     except ValueError:  # a module made by hand, such as __main__
         return None
-    folders = list(found.submodule_search_locations or ()) if found is not None else []
     name = top
     for part in rest:
         name += f".{part}"
-        found = PathFinder.find_spec(name, folders) if folders else None
-        if found is None:
-            return None
-        if found.origin is None:  # no __init__.py: its own search path needs its parent imported
-            folders = [str(path) for folder in folders if (path := Path(folder, part)).is_dir()]
-        else:
-            folders = list(found.submodule_search_locations or ())
+        folders = found.submodule_search_locations if found is not None else None
+        found = _find_in(name, list(folders or ()))
     return found
+
+
+def _find_in(name: str, folders: list[str]) -> ModuleSpec | None:
+    """A module or package in some folders. PathFinder would look for its parent in sys.modules."""
+    portions: list[str] = []
+    for folder in folders:
+        finder = pkgutil.get_importer(folder)
+        found = finder.find_spec(name) if finder is not None else None
+        if found is not None and found.loader is not None:
+            return found
+        portions += (found.submodule_search_locations or ()) if found is not None else ()
+    if not portions:
+        return None
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = portions
+    return namespace
 
 
 def source_file(module: ModuleSpec) -> Path | None:

@@ -24,6 +24,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _DURATION = re.compile(r"([0-9]{1,8})\s*([smhdw])")
 _LONGEST = timedelta(days=36500)  # so that no date minus a duration leaves the calendar
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_LONGEST_STEPS = {"minute": 59, "hour": 23, "day": 31, "month": 12, "weekday": 7}
 # The orchestrator's cron reader knows less than cronsim does.
 _NOT_DAGSTER = re.compile(r"LW|\dL|L\d|#\d*,|,\w*#", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -101,6 +102,12 @@ def _check_cron(value: str) -> str:
             "must be a cron expression of five fields (minute hour day month weekday), "
             f"got {shown(value)}"
         )
+    for (name, most), text in zip(_LONGEST_STEPS.items(), value.split(), strict=True):
+        if any(int(step) > most for step in re.findall(r"/([0-9]+)", text)):
+            raise ValueError(
+                f"the {name} '{text}' steps by more than {most}, and so fires once per range; "
+                f"got {shown(value)}"
+            )
     if _NOT_DAGSTER.search(value):
         raise ValueError(f"{shown(value)}: of L and #, only L as the day and one n#m weekday work")
     try:

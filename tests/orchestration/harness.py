@@ -112,6 +112,7 @@ class World:
 
     def add(self, name: str = "churn", task: str = "binary", **changes: Any) -> None:
         """Write a spec: the small one with `changes` to its sections."""
+        assert "specs" not in self.__dict__, "the specs are loaded already"
         document = merged(base_spec(name, self.folder, task), changes)
         path = self.specs_folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -27,9 +27,7 @@ _evidence = st.builds(
     champion_age=st.none() | _lengths,
     asked=st.sampled_from([None, "schedule", "on_demand"]),
 )
-_histories = st.builds(
-    History, in_flight=st.booleans(), last_retraining=st.none() | _moments
-)
+_histories = st.builds(History, in_flight=st.booleans(), last_retraining=st.none() | _moments)
 _ACTIONS = {"wait": 0, "hold": 0, "retrain": 1}
 
 

@@ -193,6 +193,20 @@ def test_schema_prints_what_is_in_the_repository(run):
     assert run("schema").stdout == (ROOT / "model_specs" / "schema.json").read_text()
 
 
+def test_schema_write_puts_it_beside_the_specs(run, specs):
+    result = run("schema", "--write")
+    assert (result.exit_code, result.output) == (0, "wrote model_specs/schema.json\n")
+    assert json.loads((specs / "schema.json").read_text()) == json_schema()
+
+
+def test_schema_says_why_it_cannot_write(run):
+    result = run("schema", "--write")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "model_specs/schema.json cannot be written: No such file or directory\n"
+    )
+
+
 def test_status_names_the_models_that_do_not_exist(run, specs):
     (specs / "churn.yaml").write_text(GOOD)
     result = run("status", "sales", "churn", "other", "--json")
@@ -213,7 +227,10 @@ def test_status_of_a_new_folder_shows_waiting_models_and_broken_specs_first(
     (specs / "churn.yaml").write_text(GOOD)
     (specs / "broken.yaml").write_text(BROKEN.replace("name: churn", "name: broken"))
     result = _process(
-        "status", *(["--json"] if as_json else []), cwd=tmp_path, RETRAIN_HOME=str(tmp_path / "home")
+        "status",
+        *(["--json"] if as_json else []),
+        cwd=tmp_path,
+        RETRAIN_HOME=str(tmp_path / "home"),
     )
     assert result.returncode == 1, result.stderr
     if as_json:

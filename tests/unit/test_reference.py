@@ -35,7 +35,16 @@ _TYPES = {
     "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None),
     "integer": int, "number": (int, float),
 }  # fmt: skip
-_ANNOTATIONS = {"title", "description", "default", "examples", "x-kind", "$defs", "$schema", "format"}
+_ANNOTATIONS = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "x-kind",
+    "$defs",
+    "$schema",
+    "format",
+}
 _BOUNDS = {
     "minimum": lambda v, b: v >= b, "maximum": lambda v, b: v <= b,
     "exclusiveMinimum": lambda v, b: v > b, "exclusiveMaximum": lambda v, b: v < b,

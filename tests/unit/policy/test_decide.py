@@ -40,10 +40,11 @@ def test_each_trigger_retrains_and_says_why(policy, evidence, trigger, reason):
 def test_of_several_triggers_the_first_in_the_documented_order_is_named():
     evidence = {"has_champion": False, "drift_alarm": True, "champion_age": 99 * DAY}
     policy = {"max_age": "1d"}
-    order = []
-    for change in ({"asked": "on_demand"}, {"asked": "schedule"}, {}, {"has_champion": True},
-                   {"has_champion": True, "drift_alarm": False}):  # fmt: skip
-        order.append(_decide(policy, **(evidence | change)).trigger)
+    changes = [
+        {"asked": "on_demand"}, {"asked": "schedule"}, {}, {"has_champion": True},
+        {"has_champion": True, "drift_alarm": False},
+    ]  # fmt: skip
+    order = [_decide(policy, **(evidence | change)).trigger for change in changes]
     assert order == ["on_demand", "schedule", "first", "drift", "age"]
 
 

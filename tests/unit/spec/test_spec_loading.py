@@ -465,7 +465,9 @@ def test_sql_in_the_spec_and_in_a_file_have_the_same_hash(tmp_path):
 
 
 def test_sql_that_only_ends_like_a_file_name_is_sql(tmp_path):
-    _write(tmp_path, a=GOOD + 'features:\n  sql: |\n    SELECT *\n    FROM "raw.sql"\n    -- x.sql\n')
+    _write(
+        tmp_path, a=GOOD + 'features:\n  sql: |\n    SELECT *\n    FROM "raw.sql"\n    -- x.sql\n'
+    )
     assert parse_spec(tmp_path / "a.yaml").features.sql.startswith("SELECT *\n")
 
 

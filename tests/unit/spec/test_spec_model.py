@@ -124,7 +124,9 @@ def test_the_hash_is_the_same_in_every_process():
 
 
 def test_what_a_spec_dumps_is_read_back_as_the_same_spec():
-    spec = _spec(retrain={"cooldown": "3d", "schedule": "0 6 * * 1"}, alerts=["ops"], owner="team:a")
+    spec = _spec(
+        retrain={"cooldown": "3d", "schedule": "0 6 * * 1"}, alerts=["ops"], owner="team:a"
+    )
     assert ModelSpec.model_validate(spec.model_dump(mode="json")) == spec
 
 

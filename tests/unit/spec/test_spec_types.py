@@ -40,7 +40,24 @@ def test_a_duration_is_read_and_written_in_its_shortest_spelling(text, length, s
 
 
 @pytest.mark.parametrize(
-    "value", ["", "5", "h", "0h", "-1h", "1.5h", "1y", "123456789s", "1 month", "٣d", 5, 5.0, None, True, ["1h"]]
+    "value",
+    [
+        "",
+        "5",
+        "h",
+        "0h",
+        "-1h",
+        "1.5h",
+        "1y",
+        "123456789s",
+        "1 month",
+        "٣d",
+        5,
+        5.0,
+        None,
+        True,
+        ["1h"],
+    ],
 )
 def test_anything_else_is_refused_with_an_example(value):
     with pytest.raises(ValidationError) as caught:
@@ -58,7 +75,8 @@ def test_a_duration_beyond_a_century_is_refused_instead_of_overflowing(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["0 6 * * 1", "*/5 * * * *", "0 0 L * *", "0 9 * * MON-FRI", "0 0 1 JUL *", "0 0 * * 1#2"]
+    "text",
+    ["0 6 * * 1", "*/5 * * * *", "0 0 L * *", "0 9 * * MON-FRI", "0 0 1 JUL *", "0 0 * * 1#2"],
 )
 def test_cron_expressions_of_five_fields_are_read(text):
     assert _cron.validate_python(text) == text
@@ -70,6 +88,8 @@ def test_cron_expressions_of_five_fields_are_read(text):
         ("0 6 * *", "of five fields"), ("0 0 6 * * 1", "of five fields"), ("@daily", "of five fields"),
         ("61 6 * * 1", "'61 6 * * 1' is not a cron expression: Bad minute"),
         ("0 0 30 2 *", "is not a cron expression: Bad day-of-month"),
+        ("*/90 * * * *", "the minute '*/90' steps by more than 59, and so fires once per range"),
+        ("0 */25 * * *", "the hour '*/25' steps by more than 23"),
         ("0 0 LW * *", "of L and #, only L as the day"), ("0 0 * * 5L", "of L and #"),
         ("0 0 * * 1#1,2", "of L and #"), ("0 0 * * 2,1#1", "of L and #"),
     ],
@@ -85,9 +105,11 @@ def test_dotted_paths_name_a_function(text):
     assert _dotted.validate_python(text) == text
 
 
-@pytest.mark.parametrize("text", ["a", "a.b", "a:b.c", "a:b()", ":b", "a:", "a b:c", "a:b\n", "1a:b"])
+@pytest.mark.parametrize(
+    "text", ["a", "a.b", "a:b.c", "a:b()", ":b", "a:", "a b:c", "a:b\n", "1a:b"]
+)
 def test_everything_else_is_no_dotted_path(text):
-    with pytest.raises(ValidationError, match="package.module:function"):
+    with pytest.raises(ValidationError, match=r"package\.module:function"):
         _dotted.validate_python(text)
 
 

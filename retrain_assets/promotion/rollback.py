@@ -1,0 +1,46 @@
+"""Back to an earlier champion, in seconds and on the record."""
+
+from typing import TYPE_CHECKING
+
+from retrain_assets.promotion.ledger import rollback_target
+from retrain_assets.promotion.promote import project_champion
+
+if TYPE_CHECKING:
+    from retrain_assets.promotion.ledger import Ledger, Promotion
+    from retrain_assets.promotion.registry import MlflowRegistry
+
+__all__ = ["roll_back"]
+
+
+def roll_back(
+    model: str,
+    *,
+    to_version: str | None,
+    registry: "MlflowRegistry",
+    ledger: "Ledger",
+    actor: str,
+    reason: str,
+) -> "tuple[Promotion, Promotion]":
+    """Make an earlier champion champion again, once it is known to load.
+
+    Safe to repeat: what a kill between ledger and aliases left undone is done by the next call.
+
+    Returns:
+        (the champion before, the champion now); the same row twice where there was nothing to do.
+
+    Raises:
+        LedgerError: there is no such earlier champion, or the champion changed meanwhile.
+        RegistryError: the earlier version does not load any more; nothing was changed.
+    """
+    past = ledger.history(model)[::-1]
+    target = rollback_target(model, past, to_version)
+    registry.load(model, target.version)
+    now = ledger.roll_back(
+        model,
+        to_version=target.version,
+        expected_champion=past[0].version,
+        actor=actor,
+        reason=reason,
+    )
+    project_champion(model, registry=registry, ledger=ledger)
+    return past[0], now
