@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag, asset_key, asset_keys, monitor_keys, retrain_keys
-from retrain_assets.orchestration.observe import IN_PROGRESS, ModelState, observe
+from retrain_assets.orchestration.observe import IN_PROGRESS, Latest, ModelState, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.policy import Decision, Trigger, decide
 from retrain_assets.settings import Settings
@@ -204,7 +204,7 @@ def _drift(
             continue
         if len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
-        alarmed = _alarmed_report(context, name, cursor.get(name), latest)
+        alarmed = _alarmed_report(context, state, cursor.get(name), latest)
         decision = Decision("wait", None, ("no alarm",))
         if alarmed is not None:
             storage_id, partition = alarmed
@@ -234,27 +234,35 @@ def _first_few(lines: Sequence[str], limit: int = 5) -> str:
 
 
 def _alarmed_report(
-    context: dg.SensorEvaluationContext, name: str, after: int | None, latest: Any
+    context: dg.SensorEvaluationContext, state: ModelState, after: int | None, latest: Latest
 ) -> tuple[int, str | None] | None:
     """The newest report past the cursor that raises the alarm: its storage id and partition.
 
     "Latest" would hide an earlier partition where two land between ticks. Without a cursor only the
-    latest counts: old alarms were answered by whoever answered then.
+    latest counts: old alarms were answered by whoever answered then. A report that was measured
+    against a former champion raises no alarm about the present one.
     """
     if after is None:
-        return (latest.storage_id, latest.partition) if latest.metadata.get("alarm") else None
+        alarmed = _alarms(state, latest.metadata.get("alarm"), latest.metadata.get("reference"))
+        return (latest.storage_id, latest.partition) if alarmed else None
+    key = asset_key(state.spec.name, "drift_report")
     found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=asset_key(name, "drift_report"), after_storage_id=after),
-        limit=1000,
+        dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=1000
     )
     for record in found.records:  # newest first
         materialization = record.asset_materialization
         if materialization is None:
             continue
-        alarm = materialization.metadata.get("alarm")
-        if alarm is not None and alarm.value:
+        values = {name: value.value for name, value in materialization.metadata.items()}
+        if _alarms(state, values.get("alarm"), values.get("reference")):
             return record.storage_id, record.partition_key
     return None
+
+
+def _alarms(state: ModelState, alarm: object, reference: object) -> bool:
+    present = f"champion v{state.champion.version}" if state.champion else None
+    stale = str(reference).startswith("champion v") and reference != present
+    return bool(alarm) and not stale
 
 
 # ----------------------------------------------------------------------------- age, first champion

@@ -193,9 +193,7 @@ class World:
     def report(self, stage: str, partition: str, name: str = "churn", **metadata: Any) -> None:
         """Record a materialization without a run."""
         self.instance.report_runless_asset_event(
-            dg.AssetMaterialization(
-                asset_key(name, stage), partition=partition, metadata=metadata
-            )
+            dg.AssetMaterialization(asset_key(name, stage), partition=partition, metadata=metadata)
         )
 
     def store_features(self, *keys: str, name: str = "churn") -> None:
@@ -209,7 +207,9 @@ class World:
         before = self.platform.ledger.champion(name)
         version = str(int(before.version) + 1) if before else "1"
         self.platform.ledger.promote(
-            Candidate(name, version, f"run {version}", f"data {version}", partition, "roc_auc", 0.8),
+            Candidate(
+                name, version, f"run {version}", f"data {version}", partition, "roc_auc", 0.8
+            ),
             expected_champion=before.version if before else None,
             actor="test",
             reason="test",

@@ -56,12 +56,16 @@ def run_python(
 
 @contextmanager
 def started(
-    world: World, arguments: Sequence[str], log: Path, variables: Mapping[str, str] | None = None
+    world: World,
+    script: str,
+    arguments: Sequence[str],
+    log: Path,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a group of its own; what is left of the group ends with the block."""
+    """A script of the virtual environment in a process group, which ends with the block."""
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [Path(sys.executable).with_name(script), *arguments],
             cwd=world.folder,
             env=environment(world, **(variables or {})),
             stdout=output,

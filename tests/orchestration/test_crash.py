@@ -21,9 +21,7 @@ def test_a_killed_retraining_that_is_run_again_gives_one_version_and_one_champio
     world = stored_world
     world.add()
     succeeded(world.ingest(*days(1, 6)))
-    killed = run_python(
-        world, ["-m", "orchestration.killed_run", str(world.folder), point, day(6)]
-    )
+    killed = run_python(world, ["-m", "orchestration.killed_run", str(world.folder), point, day(6)])
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (world.platform.ledger.champion("churn") is None) == (point != "after promotion")
     succeeded([world.retrain(day(6))])
@@ -66,10 +64,10 @@ def test_a_daemon_killed_between_evaluation_and_submission_loses_nothing_and_rep
     write_project(world)
     marker = configure_crash(world)
     log = folder / "daemon.log"
-    daemon = ["-m", "dagster._daemon", "run", "-w", "workspace.yaml"]
+    daemon = ("dagster-daemon", ["run", "-w", "workspace.yaml"], log)
     variables = {"CRASH_MARKER": str(marker)}
 
-    with started(world, daemon, log, variables) as process:
+    with started(world, *daemon, variables) as process:
         assert process.wait(200) == -signal.SIGKILL, log.read_text(encoding="utf-8")[-4000:]
     with dg.DagsterInstance.from_config(str(folder / "dagster")) as instance:
         (created,) = instance.get_runs()
@@ -81,7 +79,7 @@ def test_a_daemon_killed_between_evaluation_and_submission_loses_nothing_and_rep
             kinds = Counter(run.tags["retrain/kind"] for run in runs)
             return kinds == {"monitor": 2, "retrain": 1} and all(run.is_finished for run in runs)
 
-        with started(world, daemon, log, variables) as process:
+        with started(world, *daemon, variables) as process:
             wait_for("two monitor runs and the first champion", finished, process, log)
             time.sleep(6)  # one more tick of every sensor, which must find nothing to do
         runs = instance.get_runs()

@@ -42,9 +42,9 @@ def test_the_table_shows_what_is_known():
         "churn", "healthy", owner="team:ops", champion="7", metric="roc_auc", value=0.81234,
         newest="2024-02-29", verdict="stable", drift_score=0.12, last_run="SUCCESS",
     )  # fmt: skip
-    assert _lines(row) == [
-        "model  state    champion  metric          newest data  drift   last run",
-        "churn  healthy  v7        roc_auc 0.8123  2024-02-29   stable  success",
+    assert [line.split() for line in _lines(row)] == [
+        ["model", "state", "champion", "metric", "newest", "data", "drift", "last", "run"],
+        ["churn", "healthy", "v7", "roc_auc", "0.8123", "2024-02-29", "stable", "success"],
     ]
 
 
@@ -58,7 +58,8 @@ def test_what_is_not_known_is_a_dash():
      (None, 0.5, "-")],
 )  # fmt: skip
 def test_a_metric_is_shown_with_its_value_or_not_at_all(metric, value, shown):
-    assert f"  {shown}  " in _lines(StatusRow("m", "healthy", metric=metric, value=value))[1]
+    (_, line) = _lines(StatusRow("m", "healthy", metric=metric, value=value))
+    assert line.split() == ["m", "healthy", "-", *shown.split(), "-", "-", "-"]
 
 
 def test_a_full_row_fits_eighty_columns():
@@ -71,9 +72,6 @@ def test_a_full_row_fits_eighty_columns():
     assert lines[1].endswith("started")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="status_table gives plain strings to rich, which reads [x] as markup"
-)
 @pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/x]"])
 def test_the_name_in_a_broken_spec_is_shown_as_it_is(name):
     assert name in _printed(StatusRow(name, "broken"))

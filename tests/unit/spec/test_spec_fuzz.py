@@ -137,10 +137,9 @@ def test_a_field_with_any_value_gives_a_spec_or_problems(tmp_path, path, value):
     text = yaml.safe_dump(_replace(FULL, path, value), sort_keys=False, allow_unicode=True)
     found = _check(tmp_path / "spec.yaml", text)
     for spec in found.specs():
-        spec.section_hash(*ModelSpec.model_fields)
-        assert ModelSpec.model_validate(spec.model_dump(mode="json")).model_dump() == (
-            spec.model_dump()
-        )
+        again = ModelSpec.model_validate(spec.model_dump(mode="json"))
+        sections = tuple(ModelSpec.model_fields)
+        assert again.section_hash(*sections) == spec.section_hash(*sections)
 
 
 @_quick
