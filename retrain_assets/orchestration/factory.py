@@ -46,6 +46,18 @@ Each check is one criterion of the gate, with its numbers. **If the run failed w
 nothing is broken: the champion stays, and the comparison says by how much the candidate missed.""",
 }
 
+_CHECK_TEXTS = {
+    "contract": "The rows kept the spec's data contract: columns, types, ranges, null rates, counts.",
+    "no_drift": "The current rows look like those the champion was trained on. Only warns.",
+    "finite_scores": "Every model gave every holdout row a finite score.",
+    "enough_rows": "The holdout has at least `gate.min_rows` rows, and the metric a value on them.",
+    "floor": "The candidate's metric is no worse than `gate.floor`.",
+    "beats_baselines": "The candidate is better than trivial predictions, beyond chance.",
+    "unseen_holdout": "The champion was not trained on rows that the candidate is judged on.",
+    "beats_champion": "The candidate's gain over the champion, on the same rows, exceeds "
+    "`gate.min_gain` with the confidence of the spec.",
+}
+
 
 def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
     """The five assets of one model."""
@@ -140,7 +152,10 @@ def _asset(
         ins=inputs,
         deps=[asset_key(spec.name, upstream) for upstream in deps],
         partitions_def=dagster_partitions(spec.scheme),
-        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in CHECKS.get(stage, ())],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
+            for name in CHECKS.get(stage, ())
+        ],
         description=f"{spec.description}\n\n{_TEXTS[stage]}".strip(),
         group_name=spec.group or spec.name,
         kinds=kinds,

@@ -3,7 +3,6 @@
 https://docs.dagster.io/guides/automate/schedules
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,6 +33,14 @@ def build_schedules(
     return [_schedule(*cron, members, settings) for cron, members in sorted(by_cron.items())]
 
 
+_SPELLINGS = {"*": "x", "/": "per", "-": "to", ",": "and", "+": "plus", " ": "_"}
+
+
+def _spelled(text: str) -> str:
+    """A cron expression or time zone as part of a Dagster name; different texts stay different."""
+    return "".join(_SPELLINGS.get(character, character) for character in text)
+
+
 def _schedule(
     cron: str, timezone: str, specs: Mapping[str, ModelSpec], settings: Settings
 ) -> dg.ScheduleDefinition:
@@ -42,9 +49,7 @@ def _schedule(
         if settings.automation
         else dg.DefaultScheduleStatus.STOPPED
     )
-    slug = re.sub(r"\W+", "_", cron.replace("*", "x").replace("/", "per")).strip("_")
-    if timezone != "UTC":
-        slug += "_" + re.sub(r"\W+", "_", timezone)
+    slug = _spelled(cron) + ("" if timezone == "UTC" else f"_{_spelled(timezone)}")
 
     @dg.schedule(
         name=f"retrain_at_{slug}",

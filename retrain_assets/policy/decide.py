@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from retrain_assets.spec.model import Retrain
-from retrain_assets.spec.types import format_duration
+from retrain_assets.spec.types import rough_duration
 
 __all__ = ["Decision", "Evidence", "History", "Trigger", "decide"]
 
@@ -106,8 +106,8 @@ def _too_soon(retrain: Retrain, history: History, now: datetime) -> str | None:
         return "but no data has come since the last retraining"
     if retrain.cooldown is not None and since < retrain.cooldown:
         return (
-            f"but the last retraining is {format_duration(since)} of data ago, less than the "
-            f"cool-down of {format_duration(retrain.cooldown)}"
+            f"but the last retraining is {rough_duration(since)} of data ago, less than the "
+            f"cool-down of {rough_duration(retrain.cooldown)}"
         )
     return None
 
@@ -125,8 +125,8 @@ def _trigger(retrain: Retrain, evidence: Evidence) -> tuple[Trigger | None, str]
     age = evidence.champion_age
     if retrain.max_age and age is not None and age > retrain.max_age:
         return "age", (
-            f"the champion's data is {format_duration(age)} old, "
-            f"more than {format_duration(retrain.max_age)}"
+            f"the champion's data is {rough_duration(age)} old, "
+            f"more than {rough_duration(retrain.max_age)}"
         )
     if evidence.drift_alarm:
         return None, "the drift alarm is raised, but retrain.on_drift is off"

@@ -17,6 +17,7 @@ __all__ = [
     "environment_references",
     "format_duration",
     "resolve_environment",
+    "rough_duration",
     "shown",
 ]
 
@@ -58,6 +59,15 @@ def format_duration(value: timedelta) -> str:
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def rough_duration(value: timedelta) -> str:
+    """A length of time for people, in its largest unit: `17.3 days`, `5.0 hours`, `12 s`."""
+    seconds = value.total_seconds()
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 Duration = Annotated[

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from e2e.dev_server import DevServer, copy_project
 from playwright.sync_api import Page, sync_playwright
@@ -19,10 +20,17 @@ _ARGUMENTS = (
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
     """A started server; a test has to wait until it is ready."""
     folder = tmp_path_factory.mktemp("dev")
-    copy_project(folder, seconds_per_day=4)
+    copy_project(folder, seconds_per_day=2)
     server = DevServer.start(folder)
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def instance(server: DevServer) -> Iterator[dg.DagsterInstance]:
+    """The server's instance, looked at from outside."""
+    with dg.DagsterInstance.from_config(str(server.home / "dagster")) as instance:
+        yield instance
 
 
 @pytest.fixture(scope="module")

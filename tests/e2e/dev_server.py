@@ -10,11 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -116,6 +118,18 @@ class DevServer:
         assert "errors" not in answer, answer["errors"]
         data: dict[str, Any] = answer["data"]
         return data
+
+    @property
+    def home(self) -> Path:
+        """RETRAIN_HOME of the server."""
+        return self.folder / ".retrain"
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Within, this process sees the server's storage, ledger and calendar."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RETRAIN_HOME", str(self.home))
+            yield
 
     def wait_for(self, what: str, look: Callable[[], T | None], seconds: float) -> T:
         """The first result of `look` that is not None; fails when the time is over."""

@@ -93,11 +93,26 @@ def test_the_same_rows_give_the_same_data_version_and_others_another(world: Worl
     assert all(new != old for new, old in zip(changed, versions, strict=True))
 
 
+def test_a_second_ingestion_logs_no_warning_and_files_its_check_under_its_own_table(
+    world: World, capfd: pytest.CaptureFixture[str]
+) -> None:
+    world.add()
+    world.loop.log_level = "WARNING"
+    succeeded(world.ingest(*days(1, 2)))
+    (second,) = succeeded(world.ingest(day(3)))
+    assert "WARNING" not in capfd.readouterr().err
+    target = checks_of(second)["raw_data", "contract"].target_materialization_data
+    assert target is not None
+    assert target.run_id == second.result.run_id
+
+
 def test_a_source_that_fails_while_it_is_read_fails_the_run_with_its_words(world: World) -> None:
     world.add(source={"options": {"task": "no such task"}})
     (run,) = world.ingest(day(1))
     assert not run.success
     assert "no such task" in run.error
+    restarts = [event for event in run.result.all_events if event.is_step_restarted]
+    assert len(restarts) == 2, "a source that is down for a moment must not cost a run"
     assert world.platform.store.partitions("churn", "raw_data") == []
 
 

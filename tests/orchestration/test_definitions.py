@@ -418,7 +418,6 @@ def test_a_time_zone_that_the_spec_accepts_dagster_accepts(timezone):
     assert schedule.execution_timezone == timezone
 
 
-@pytest.mark.xfail(strict=True, reason="schedules.py names 1-5 and 1,5, GMT+1 and GMT-1 alike")
 @pytest.mark.parametrize(
     ("first", "second"),
     [

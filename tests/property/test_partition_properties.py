@@ -4,12 +4,13 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain_assets.spec.partitions import PartitionScheme
 
 _FROM, _TO = datetime(1950, 1, 1), datetime(2150, 1, 1)
+_unhurried = settings(deadline=None)  # the machine is shared
 _every = st.sampled_from(["hour", "day", "week", "month"])
 _schemes = st.builds(
     PartitionScheme, _every, st.dates(date(1900, 1, 1), date(2190, 1, 1)), st.none()
@@ -28,6 +29,7 @@ def _scheme_and_key(draw):
     return scheme, key, number
 
 
+@_unhurried
 @given(_scheme_and_key(), st.integers(-60_000, 5_000))
 def test_shifting_there_and_back_is_where_one_was(case, n):
     scheme, key, number = case
@@ -38,6 +40,7 @@ def test_shifting_there_and_back_is_where_one_was(case, n):
         assert (there > key) == (n > 0)
 
 
+@_unhurried
 @given(_scheme_and_key(), st.integers(-50, 50), st.integers(0, 50))
 def test_two_shifts_are_one_shift(case, a, b):
     scheme, key, _ = case
@@ -46,6 +49,7 @@ def test_two_shifts_are_one_shift(case, a, b):
         assert scheme.shift(middle, b) == scheme.shift(key, a + b)
 
 
+@_unhurried
 @given(_scheme_and_key())
 def test_keys_sort_as_their_windows_and_windows_touch(case):
     scheme, key, _ = case
@@ -57,6 +61,7 @@ def test_keys_sort_as_their_windows_and_windows_touch(case):
     assert scheme.key_of(window.start) == key
 
 
+@_unhurried
 @given(_scheme_and_key(), st.integers(1, 400))
 def test_trailing_keys_end_with_the_key_and_are_neighbours(case, n):
     scheme, key, number = case
@@ -66,6 +71,7 @@ def test_trailing_keys_end_with_the_key_and_are_neighbours(case, n):
     assert all(scheme.shift(a, 1) == b for a, b in pairwise(keys))
 
 
+@_unhurried
 @given(_scheme_and_key(), st.integers(0, 300))
 def test_between_counts_both_ends_and_is_trailing_read_the_other_way(case, n):
     scheme, key, _ = case
@@ -75,6 +81,7 @@ def test_between_counts_both_ends_and_is_trailing_read_the_other_way(case, n):
     assert keys == scheme.trailing(last, n + 1)
 
 
+@_unhurried
 @given(_scheme_and_key(), st.sets(st.integers(0, 60), max_size=40), st.integers(1, 10))
 def test_runs_keep_every_key_once_in_order_and_are_as_long_as_they_may(case, offsets, limit):
     scheme, key, _ = case
@@ -88,6 +95,7 @@ def test_runs_keep_every_key_once_in_order_and_are_as_long_as_they_may(case, off
         assert len(before) == limit or scheme.shift(before[-1], 1) != after[0]
 
 
+@_unhurried
 @given(
     st.builds(PartitionScheme, _every, st.dates(date(2000, 1, 1), date(2000, 12, 31)), st.none()),
     st.datetimes(datetime(1999, 12, 1), datetime(2001, 3, 1), timezones=st.just(UTC)),
@@ -103,6 +111,7 @@ def test_exactly_the_partitions_that_have_ended_exist(scheme, now):
     assert scheme.window(following).end > now
 
 
+@_unhurried
 @given(
     _every, st.dates(date(2000, 1, 1), date(2001, 1, 1)), st.integers(0, 100), st.integers(0, 200)
 )
@@ -116,12 +125,13 @@ def test_an_end_only_takes_partitions_away(every, start, span, days):
     assert all(finite.window(key).end <= finite.stop for key in keys)
 
 
+@_unhurried
 @given(
     _every,
     st.text(max_size=20) | st.from_regex(r"20[0-3]\d-\d\d?-\d\d?(-\d\d:00)?", fullmatch=True),
 )
 def test_any_text_is_a_key_or_is_refused_by_name(every, text):
-    scheme = PartitionScheme(every, date(2020, 1, 1), date(2021, 12, 31))
+    scheme = PartitionScheme(every, date(2020, 1, 1), date(2020, 3, 31))
     if text in scheme.keys(datetime(2022, 1, 1, tzinfo=UTC)):
         assert scheme.window(text).key == text
         return
@@ -130,6 +140,7 @@ def test_any_text_is_a_key_or_is_refused_by_name(every, text):
     assert repr(text) in str(caught.value)
 
 
+@_unhurried
 @given(_every, st.datetimes(_FROM, _TO, timezones=st.just(UTC)))
 def test_a_moment_inside_a_partition_is_no_key_of_it(every, moment):
     scheme = PartitionScheme(every, date(1950, 1, 1))

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrain_assets.policy import Evidence, History, decide
 from retrain_assets.spec.model import Retrain
 
+_unhurried = settings(deadline=None)  # the machine is shared
 _lengths = st.timedeltas(timedelta(seconds=1), timedelta(days=400))
 _moments = st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC))
 _policies = st.builds(
@@ -31,6 +32,7 @@ _histories = st.builds(History, in_flight=st.booleans(), last_retraining=st.none
 _ACTIONS = {"wait": 0, "hold": 0, "retrain": 1}
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_a_decision_always_has_reasons_and_a_retraining_a_trigger(policy, evidence, history, now):
     decision = decide(policy, evidence, history, now)
@@ -43,18 +45,20 @@ def test_a_decision_always_has_reasons_and_a_retraining_a_trigger(policy, eviden
         assert decision.reasons[-1].startswith("but ")
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_the_same_input_gives_the_same_decision(policy, evidence, history, now):
     assert decide(policy, evidence, history, now) == decide(policy, evidence, history, now)
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_nothing_is_trained_on_too_little_data(policy, evidence, history, now):
-    decision = decide(policy, evidence, history, now)
-    assume(decision.action == "retrain")
-    assert evidence.partitions >= evidence.needed
+    if decide(policy, evidence, history, now).action == "retrain":
+        assert evidence.partitions >= evidence.needed
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_only_a_person_starts_a_second_retraining_beside_one_in_flight(
     policy, evidence, history, now
@@ -65,6 +69,7 @@ def test_only_a_person_starts_a_second_retraining_beside_one_in_flight(
     assert decision.action != "hold" or free.trigger == decision.trigger
 
 
+@_unhurried
 @given(_policies, _evidence, _moments)
 def test_what_comes_by_itself_never_comes_twice_on_the_same_data(policy, evidence, now):
     alone = replace(evidence, asked=None, partitions=evidence.needed)
@@ -73,6 +78,7 @@ def test_what_comes_by_itself_never_comes_twice_on_the_same_data(policy, evidenc
     assert (again.action, again.trigger) == ("wait", first.trigger)
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments, st.integers(0, 100))
 def test_more_data_never_turns_a_retraining_into_a_wait(policy, evidence, history, now, more):
     decision = decide(policy, evidence, history, now)
@@ -80,6 +86,7 @@ def test_more_data_never_turns_a_retraining_into_a_wait(policy, evidence, histor
     assert _ACTIONS[decide(policy, richer, history, now).action] >= _ACTIONS[decision.action]
 
 
+@_unhurried
 @given(_policies, _evidence, _moments, _lengths, _lengths)
 def test_as_time_passes_the_cool_down_only_ends(policy, evidence, last, since, later):
     history = History(last_retraining=last)
@@ -90,16 +97,18 @@ def test_as_time_passes_the_cool_down_only_ends(policy, evidence, last, since, l
     )
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_a_longer_cool_down_never_retrains_more(policy, evidence, history, now):
-    assume(policy.cooldown is not None)
-    patient = policy.model_copy(update={"cooldown": policy.cooldown * 2})
+    cooldown = (policy.cooldown or timedelta(0)) * 2 + timedelta(days=1)
+    patient = policy.model_copy(update={"cooldown": cooldown})
     assert (
         _ACTIONS[decide(patient, evidence, history, now).action]
         <= _ACTIONS[decide(policy, evidence, history, now).action]
     )
 
 
+@_unhurried
 @given(_policies, _evidence, _histories, _moments)
 def test_the_drift_alarm_alone_decides_nothing_when_on_drift_is_off(policy, evidence, history, now):
     off = policy.model_copy(update={"on_drift": False})
