@@ -33,7 +33,7 @@ def build_schedules(
     return [_schedule(*cron, members, settings) for cron, members in sorted(by_cron.items())]
 
 
-_SPELLINGS = {"*": "x", "/": "per", "-": "to", ",": "and", "+": "plus", " ": "_"}
+_SPELLINGS = {"*": "x", "/": "per", "-": "to", ",": "and", "+": "plus", "#": "nth", " ": "_"}
 
 
 def _spelled(text: str) -> str:

@@ -6,8 +6,8 @@ the ledger. `World.loop.tick()` is one tick of the daemon with the runs that it 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -19,7 +19,7 @@ import pyarrow as pa
 import yaml
 
 from retrain_assets.orchestration.build import build_definitions
-from retrain_assets.orchestration.keys import Tag, asset_key, retrain_keys
+from retrain_assets.orchestration.keys import Tag, asset_key, monitor_keys, retrain_keys
 from retrain_assets.orchestration.local import Executed, LocalLoop
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.promotion.ledger import Candidate, Promotion
@@ -217,17 +217,25 @@ class World:
         )
 
     @contextmanager
-    def retraining_in_flight(self, partition: str, name: str = "churn") -> Any:
-        """While the block runs, a retraining of the model is in progress."""
+    def _in_flight(self, keys: Sequence[dg.AssetKey], tags: Mapping[str, str]) -> Iterator[None]:
+        """While the block runs, a run of these assets waits in the queue."""
         job = self.loop.definitions.resolve_implicit_global_asset_job_def()
-        run = self.instance.create_run_for_job(
-            job,
-            asset_selection=frozenset(retrain_keys(name, partitioned=True)),
-            tags={"dagster/partition": partition, Tag.KIND: "retrain"},
-        )
-        self.instance.report_engine_event("started", run)
-        yield run
+        run = self.instance.create_run_for_job(job, asset_selection=frozenset(keys), tags=tags)
+        yield
         self.instance.report_run_canceled(run)
+
+    def retraining_in_flight(
+        self, partition: str, name: str = "churn"
+    ) -> AbstractContextManager[None]:
+        """While the block runs, a retraining of the model waits in the queue."""
+        tags = {"dagster/partition": partition, Tag.KIND: "retrain"}
+        return self._in_flight(retrain_keys(name, partitioned=True), tags)
+
+    def monitoring_in_flight(self, name: str = "churn") -> AbstractContextManager[None]:
+        """While the block runs, a monitor run of the model waits in the queue."""
+        return self._in_flight(
+            monitor_keys(name), {Tag.KIND: "monitor", Tag.QUEUE: f"monitor:{name}"}
+        )
 
 
 def succeeded(done: Sequence[Executed]) -> Sequence[Executed]:

@@ -28,7 +28,7 @@ def test_a_quiet_model_waits():
         ({}, {"has_champion": False}, "first", "there is no champion yet"),
         ({}, {"drift_alarm": True}, "drift", "the drift alarm is raised"),
         ({"max_age": "30d"}, {"champion_age": 31 * DAY}, "age",
-         "the champion's data is 31d old, more than 30d"),
+         "the champion's data is 31.0 days old, more than 30.0 days"),
         ({"schedule": "0 6 * * 1"}, {"asked": "schedule"}, "schedule", "scheduled at '0 6 * * 1'"),
         ({}, {"asked": "on_demand"}, "on_demand", "somebody asked for it"),
     ],
@@ -119,7 +119,7 @@ def test_the_cool_down_says_how_long_ago_and_how_long_it_lasts():
     decision = _decide({"cooldown": "1w"}, drift_alarm=True, last=NOW - timedelta(hours=36))
     assert decision.reasons == (
         "the drift alarm is raised",
-        "but the last retraining is 36h of data ago, less than the cool-down of 1w",
+        "but the last retraining is 1.5 days of data ago, less than the cool-down of 7.0 days",
     )
 
 
