@@ -23,7 +23,7 @@ from retrain_assets.spec.loading import load_specs
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.xdist_group("e2e"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(420),
 ]
 
 MODEL = "flight_delay"
