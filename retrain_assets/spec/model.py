@@ -539,6 +539,12 @@ class Gate(_Frozen):
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
     )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Feature columns whose labels the gate needs beside the scores."""
+        sections = (self.slices, self.group_gaps)
+        return tuple(dict.fromkeys(c for s in sections if s is not None for c in s.columns))
+
 
 class FreshnessWindow(_Frozen):
     """How long an asset may go without a new materialization (wall-clock time)."""
