@@ -20,7 +20,7 @@ from retrain_assets.errors import TrainingError
 from retrain_assets.promotion.intervals import MIN_CLUSTERS, MIN_UNITS, linear
 from retrain_assets.promotion.quantiles import t_quantile
 from retrain_assets.spec.model import Budgets, Gate
-from retrain_assets.training.metrics import Metric, predicted_labels
+from retrain_assets.training.metrics import Metric, group_codes, predicted_labels
 
 __all__ = [
     "Criterion",
@@ -102,7 +102,7 @@ def slices(
         scores: of `candidate` and `champion`.
         columns: by name, a label for each row, shape (n,); missing values are a slice of their own.
         groups: ranking: group of each row; a slice then holds the parts of groups that are in it.
-        codes: cluster of each row, None where rows are drawn alone.
+        codes: cluster of each row (ranking too), None where rows are drawn alone.
     """
     asked = gate.slices
     if asked is None:
@@ -169,7 +169,10 @@ def _slice_gain(
     influence = metric.gain(*influences)
     part_codes = None
     if codes is not None:
-        part_codes = np.unique(codes[rows], return_inverse=True)[1].astype(np.int64)
+        among = codes[rows]
+        if within is not None:  # ranking: codes of the slice's groups, in order of appearance
+            among = among[np.sort(np.unique(group_codes(within), return_index=True)[1])]
+        part_codes = np.unique(among, return_inverse=True)[1].astype(np.int64)
     drawn = len(influence) if part_codes is None else int(part_codes.max()) + 1
     least = MIN_UNITS if part_codes is None else MIN_CLUSTERS
     if drawn < least or not math.isfinite(gain) or not np.isfinite(influence).all():

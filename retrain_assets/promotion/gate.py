@@ -33,7 +33,7 @@ from retrain_assets.promotion.intervals import (
     MIN_CLUSTERS,
     POWER,
     GainInterval,
-    bca,
+    bootstrap,
     delong,
     detectable,
     linear,
@@ -50,6 +50,7 @@ __all__ = [
     "evaluate_gate",
     "gate_markdown",
     "gate_sentence",
+    "nested",
     "spent_alpha",
 ]
 
@@ -180,8 +181,8 @@ def evaluate_gate(
         champion_seen_holdout: whether the champion was trained on any of these rows.
         units: label of each row; rows with equal labels (one customer, one day) are one cluster,
             which widens the bounds where they are alike (`intervals.time_blocks` makes them of
-            partitions). By default rows are drawn alone, and groups where the metric is a ranking
-            metric.
+            partitions). By default rows are drawn alone. A ranking metric draws groups, each of
+            which must lie in one unit.
         columns: labels of the holdout rows by column, for `gate.slices` and `gate.group_gaps`.
         measured: `size_bytes`, `row_ms` and `batch_ms` of the candidate, for `gate.budgets`.
         earlier_uses: how many candidates were compared on this holdout before.
@@ -192,7 +193,7 @@ def evaluate_gate(
     """
     measure = get_metric(metric)
     truth = np.asarray(y_true)
-    _check_shapes(measure, truth, scores, units)
+    _check_shapes(measure, truth, scores, groups, units)
     finite_ = _finite_scores(scores)
     if not finite_.passed:
         return _report_without_scores(measure, truth, groups, finite_, gate, measured or {})
@@ -206,7 +207,7 @@ def evaluate_gate(
         versus_champion = _undecided_for_lack_of_power(versus_champion)
     judged = enough.passed is True
     rows = columns or {}
-    codes = sample.codes
+    codes = None if units is None else group_codes(units)
     criteria = (
         finite_,
         enough,
@@ -245,6 +246,18 @@ def spent_alpha(gate: Gate, earlier_uses: int) -> float:
     return alpha / (earlier_uses * (earlier_uses + 1))
 
 
+def nested(groups: ArrayLike, units: ArrayLike) -> bool:
+    """Whether every group lies in one unit.
+
+    >>> nested(["a", "a", "b"], [1, 1, 1]), nested(["a", "a", "b"], [1, 2, 2])
+    (True, False)
+    """
+    inner, outer = group_codes(groups), group_codes(units)
+    first = np.zeros(int(inner.max()) + 1, dtype=np.int64)
+    first[inner] = outer
+    return bool((first[inner] == outer).all())
+
+
 @dataclass(frozen=True)
 class _Sample:
     """The holdout: every model's values on it, and how certain their differences are.
@@ -276,6 +289,10 @@ class _Sample:
             for name, score in scores.items()
         }
         codes = None if units is None else group_codes(units)
+        if codes is not None and metric.needs_groups and groups is not None:
+            of_group = np.zeros(n, dtype=np.int64)
+            of_group[group_codes(groups)] = codes
+            codes = of_group
         return cls(metric, values, n, codes, truth, scores, groups)
 
     @property
@@ -309,13 +326,13 @@ class _Sample:
             name: self.metric.influence(self.truth, score, groups=self.groups)
             for name, score in self.scores.items()
         }
-        gains = self._resampled(gate, seed) if method == "bca bootstrap" and alphas else {}
+        gains = self._resampled(gate, seed) if method == "bootstrap" and alphas else {}
         found = {}
         for rival, level in alphas.items():
             values = self.metric.gain(influence["candidate"], influence[rival])
             gain = self.gain(rival)
-            if method == "bca bootstrap":
-                found[rival] = bca(gain, gains[rival], values, level, codes=self.codes)
+            if method == "bootstrap":
+                found[rival] = bootstrap(gain, gains[rival], values, level, codes=self.codes)
             elif self.codes is not None:
                 name = "cluster-robust t"
                 found[rival] = linear(gain, values, level, codes=self.codes, method=name)
@@ -382,6 +399,7 @@ def _check_shapes(
     metric: Metric,
     truth: NDArray[Any],
     scores: Mapping[str, NDArray[Any]],
+    groups: ArrayLike | None,
     units: ArrayLike | None,
 ) -> None:
     if "candidate" not in scores:
@@ -392,11 +410,16 @@ def _check_shapes(
             f"gate: all scores need one row for each of the {len(truth)} true values, got "
             f"{', '.join(wrong)}; score the same holdout with every model"
         )
-    if units is not None and metric.needs_groups:
-        raise TrainingError(f"gate: {metric.name} draws its groups; units must be None")
     if units is not None and len(np.asarray(units)) != len(truth):
         raise TrainingError(
             f"gate: units need one label per row ({len(truth)}), got {len(np.asarray(units))}"
+        )
+    if units is not None and metric.needs_groups and groups is not None:
+        if nested(groups, units):
+            return
+        raise TrainingError(
+            f"gate: {metric.name} has a value per group, and groups lie in several units; give "
+            "no units, or groups that lie in one each"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from retrain_assets.errors import ChampionChanged
 from retrain_assets.promotion.candidate import Candidate, load_evidence
-from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence
+from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence, nested
 from retrain_assets.promotion.intervals import time_blocks
 from retrain_assets.promotion.ledger import Candidate as LedgerCandidate
 from retrain_assets.spec.model import ModelSpec
@@ -100,8 +100,8 @@ def judge(
 ) -> tuple[Candidate, GateReport, str]:
     """The gate's verdict on the stored candidate, from its stored evidence alone.
 
-    Rows of one partition are one cluster where there are enough of them (`time_blocks`); ranking
-    draws its groups.
+    Rows of one partition are one cluster where there are enough of them (`time_blocks`), and, for
+    ranking, where no group lies in several of them.
 
     Args:
         spec: the model.
@@ -117,6 +117,9 @@ def judge(
     """
     candidate = Candidate.stored(store, spec.name, partition)
     evaluation = load_evidence(store, candidate)
+    units = time_blocks(evaluation.row_partitions)
+    if units is not None and evaluation.groups is not None and not nested(evaluation.groups, units):
+        units = None
     report = evaluate_gate(
         y_true=evaluation.y_true,
         scores=evaluation.scores,
@@ -125,7 +128,7 @@ def judge(
         metric=spec.metric,
         seed=spec.train.seed,
         champion_seen_holdout=candidate.champion_saw_holdout,
-        units=None if evaluation.groups is not None else time_blocks(evaluation.row_partitions),
+        units=units,
         columns=evaluation.columns,
         measured=candidate.measured,
         earlier_uses=earlier_uses,

@@ -304,6 +304,21 @@ def test_rows_of_one_unit_are_drawn_together_which_widens_the_bounds() -> None:
     assert together.criterion("enough_rows").numbers["drawn"] == 20
 
 
+def test_groups_of_one_unit_are_one_cluster() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(300), 5))
+    relevance = rng.integers(0, 3, 1500)
+    scores = {"candidate": relevance + rng.normal(0, 1, 1500), "champion": rng.normal(size=1500)}
+    report = judge(scores, y_true=relevance, groups=groups, metric="ndcg@5", units=groups // 20)
+    assert (report.n, report.criterion("enough_rows").numbers["drawn"]) == (300, 15)
+    assert (report.decision, report.method) == ("promote", "cluster-robust t")
+    gate = {"slices": {"columns": ["x"]}}
+    columns = {"x": np.where(groups % 2, "odd", "even")}
+    arguments: dict[str, Any] = {"groups": groups, "metric": "ndcg@5", "units": groups // 20}
+    report = judge(scores, y_true=relevance, gate=gate, columns=columns, **arguments)
+    assert report.criterion("slices").numbers["judged"] == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -311,7 +326,10 @@ def test_rows_of_one_unit_are_drawn_together_which_widens_the_bounds() -> None:
         ({"scores": {"candidate": GOOD[:9]}}, r"each of the 400 true values, got candidate \(9,\)"),
         ({"metric": "auc"}, "'auc' is not a metric"),
         ({"units": np.arange(3)}, r"units need one label per row \(400\), got 3"),
-        ({"metric": "ndcg@5", "units": Y, "groups": Y}, "ndcg@5 draws its groups"),
+        (
+            {"metric": "ndcg@5", "units": Y, "groups": np.arange(N) // 5},
+            "groups lie in several units",
+        ),
         ({"metric": "ndcg@5"}, "ndcg@5: needs the group of each row"),
         (
             {"metric": "f1", "gate": {"confidence": 0.999}},
