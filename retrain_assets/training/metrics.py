@@ -259,10 +259,9 @@ class Metric:
             if self._kind == "relevance":
                 _check_relevance(self.name, truth)
             return truth, scores
-        if not np.isin(truth, (0, 1)).all():
-            raise TrainingError(
-                f"{self.name}: y_true must be 0 or 1, got {_some(truth[~np.isin(truth, (0, 1))])}"
-            )
+        other = (truth != 0) & (truth != 1)
+        if other.any():
+            raise TrainingError(f"{self.name}: y_true must be 0 or 1, got {_some(truth[other])}")
         if self._kind == "probability" and (scores.min() < 0 or scores.max() > 1):
             raise TrainingError(
                 f"{self.name}: y_score must be probabilities in [0, 1], got "
