@@ -1,16 +1,20 @@
 """The promotion gate: is the candidate demonstrably better than the champion, on the same rows?
 
-Belongs here: the criteria, their numbers and the verdict, computed from arrays alone. Does not:
-training, scoring, what happens after the verdict (`ledger`, `registry`, the assets).
+Belongs here: the comparison of the metric, the verdict and the report, from arrays alone. Does not:
+how certain a difference is (`intervals`), the further criteria (`criteria`), training, scoring, what
+happens after the verdict (`ledger`, `registry`, the assets).
 
-The comparison is paired. Candidate, champion and baselines score the same holdout rows; the
-bootstrap draws the rows (ranking: the groups) again and again, and every draw is applied to all of
-them, so that what makes a row hard for both cancels out. The candidate passes when the one-sided
-lower confidence bound of its gain lies above `gate.min_gain`.
+The comparison is paired: candidate, champion and baselines score the same holdout rows, so that what
+makes a row hard for both cancels out. The candidate passes when the one-sided lower confidence bound
+of its gain lies above `gate.min_gain`; `intervals` has the method for each metric.
 
-The bound is the percentile bootstrap's: with B defined gains in ascending order and
-alpha = 1 - confidence, the floor(alpha (B + 1))-th of them (Davison & Hinkley, *Bootstrap Methods
-and their Application*, 1997, section 5.3).
+**A holdout that is used again.** Each comparison on the same holdout is another chance to be lucky.
+With alpha = 1 - confidence, the first comparison is held to alpha and the k-th (k >= 2) to
+alpha / (k (k - 1)), which sum to 2 alpha: by the union bound the chance that a candidate that is no
+better is ever promoted on one holdout stays below 2 alpha, however often it is used. (Spending a
+convergent series: Foster & Stine, "Alpha-investing", JRSS B 2008; Javanmard & Montanari, "On online
+control of false discovery rate", 2015, for the series. That candidates may depend on earlier
+verdicts does no harm as long as those are rejections: Blum & Hardt, "The Ladder", ICML 2015.)
 """
 
 import json
@@ -23,17 +27,31 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrain_assets.errors import TrainingError
+from retrain_assets.promotion import criteria as further
+from retrain_assets.promotion.criteria import Criterion, finite, not_asked
+from retrain_assets.promotion.intervals import (
+    MIN_CLUSTERS,
+    POWER,
+    GainInterval,
+    bootstrap,
+    delong,
+    detectable,
+    linear,
+    mcnemar,
+    method_of,
+)
 from retrain_assets.spec.model import Gate
-from retrain_assets.training.metrics import Metric, get_metric, group_codes
+from retrain_assets.training.metrics import Metric, get_metric, group_codes, predicted_labels
 
 __all__ = [
     "CRITERIA",
-    "MAX_UNDEFINED_SHARE",
     "Criterion",
     "GateReport",
     "evaluate_gate",
     "gate_markdown",
     "gate_sentence",
+    "nested",
+    "spent_alpha",
 ]
 
 CRITERIA = (
@@ -43,36 +61,20 @@ CRITERIA = (
     "beats_baselines",
     "unseen_holdout",
     "beats_champion",
+    "power",
+    "slices",
+    "group_gaps",
+    "calibration",
+    "size",
+    "latency",
+    "churn",
 )
 """Names of the criteria; every report has all of them, in this order."""
 
-MAX_UNDEFINED_SHARE = 0.05
-"""Largest share of resamples in which the metric may be undefined (one class only, say)."""
-
-_FORMAT = 1
+_FORMAT = 2
 _NOT_JUDGED = "not judged"
 _BLOCK = 1 << 22
 _FloatArray = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """One thing that a candidate must show.
-
-    Attributes:
-        name: one of `CRITERIA`.
-        passed: None where the data cannot tell.
-        summary: one line for people.
-        numbers: what the verdict rests on; finite.
-        required: whether it counts. What was not asked for (no floor, no champion yet) is passed
-            and not required.
-    """
-
-    name: str
-    passed: bool | None
-    summary: str
-    numbers: Mapping[str, float]
-    required: bool
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class GateReport:
         n: rows that were judged on (ranking: groups).
         reasons: summaries of the required criteria that did not pass, less those that were not
             judged because an earlier one did not pass.
+        method: how the bounds of the gain were made; empty where not judged.
+        confidence: of the bounds, after the correction for reuse of the holdout; None likewise.
+        detectable: the smallest gain that this holdout shows with 80% chance; None likewise.
     """
 
     decision: Literal["promote", "reject", "undecided"]
@@ -105,6 +110,9 @@ class GateReport:
     gain_high: float | None
     n: int
     reasons: tuple[str, ...]
+    method: str = ""
+    confidence: float | None = None
+    detectable: float | None = None
 
     def criterion(self, name: str) -> Criterion:
         """The criterion with this name."""
@@ -119,16 +127,23 @@ class GateReport:
 
     @classmethod
     def from_json(cls, text: str) -> "GateReport":
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, now or in format 1, which had the criteria up to `beats_champion`.
 
         Raises:
             TrainingError: it is something else, or of another format version.
         """
         try:
             fields = json.loads(text)
-            if not isinstance(fields, dict) or fields.pop("format", None) != _FORMAT:
-                raise ValueError(f"format must be {_FORMAT}")
-            criteria = tuple(Criterion(**criterion) for criterion in fields.pop("criteria"))
+            written = fields.pop("format", None) if isinstance(fields, dict) else None
+            if written not in (1, _FORMAT):
+                raise ValueError(f"format must be 1 or {_FORMAT}")
+            found = {c["name"]: Criterion(**c) for c in fields.pop("criteria")}
+            if written == 1:
+                missing = "not asked when this report was written"
+                found |= {n: not_asked(n, missing) for n in CRITERIA if n not in found}
+            if tuple(found) != CRITERIA:
+                raise ValueError(f"criteria must be {', '.join(CRITERIA)}, got {', '.join(found)}")
+            criteria = tuple(found.values())
             candidate = fields.pop("candidate")
             reasons = tuple(fields.pop("reasons"))
             value = math.nan if candidate is None else candidate
@@ -149,6 +164,9 @@ def evaluate_gate(
     seed: int,
     champion_seen_holdout: bool,
     units: ArrayLike | None = None,
+    columns: Mapping[str, ArrayLike] | None = None,
+    measured: Mapping[str, float] | None = None,
+    earlier_uses: int = 0,
 ) -> GateReport:
     """Judge a candidate on a holdout of n rows; the same arguments give the same report.
 
@@ -157,49 +175,100 @@ def evaluate_gate(
         scores: predictions by name, shape (n,) or (n, classes): `candidate`, `champion` where there
             is one, and trivial baselines under any other name.
         groups: group of each row, for ranking metrics; else None.
-        gate: min_gain, confidence, floor, min_rows and resamples.
+        gate: what is asked.
         metric: name of the metric (`gate.metric` may be None, so it is given).
         seed: seed of the bootstrap.
         champion_seen_holdout: whether the champion was trained on any of these rows.
-        units: label of each row; rows with equal labels (one customer, one day) are drawn together,
-            which widens the bounds where they are alike. By default rows are drawn alone, and
-            groups where the metric is a ranking metric.
+        units: label of each row; rows with equal labels (one customer, one day) are one cluster,
+            which widens the bounds where they are alike (`intervals.time_blocks` makes them of
+            partitions). By default rows are drawn alone. A ranking metric draws groups, each of
+            which must lie in one unit.
+        columns: labels of the holdout rows by column, for `gate.slices` and `gate.group_gaps`.
+        measured: `size_bytes`, `row_ms` and `batch_ms` of the candidate, for `gate.budgets`.
+        earlier_uses: how many candidates were compared on this holdout before.
 
     Raises:
-        TrainingError: the arrays do not fit each other or the metric, or `gate.resamples` is too
-            small for `gate.confidence`.
+        TrainingError: the arrays do not fit each other or the metric, a column that the gate needs
+            is missing, or `gate.resamples` is too small for `gate.confidence`.
     """
     measure = get_metric(metric)
     truth = np.asarray(y_true)
-    _check_shapes(measure, truth, scores, units)
-    finite = _finite_scores(scores)
-    if not finite.passed:
-        return _report_without_scores(measure, truth, groups, finite)
+    _check_shapes(measure, truth, scores, groups, units)
+    finite_ = _finite_scores(scores)
+    if not finite_.passed:
+        return _report_without_scores(measure, truth, groups, finite_, gate, measured or {})
     sample = _Sample.of(measure, truth, scores, groups, units)
     enough = _enough_rows(sample, gate)
-    gains = None if enough.passed is None else sample.gains(gate, seed)
+    alpha = spent_alpha(gate, earlier_uses)
+    intervals = {} if enough.passed is None else sample.intervals(gate, alpha, seed)
+    versus_champion = _beats_champion(sample, gate, intervals, alpha, earlier_uses)
+    power = _power(gate, "champion" in scores, intervals.get("champion"), versus_champion, alpha)
+    if power.required and power.passed is None and versus_champion.passed is False:
+        versus_champion = _undecided_for_lack_of_power(versus_champion)
+    judged = enough.passed is True
+    rows = columns or {}
+    codes = None if units is None else group_codes(units)
     criteria = (
-        finite,
+        finite_,
         enough,
-        _floor(sample, gate, judged=enough.passed is True),
-        _beats_baselines(sample, gate, gains),
+        _floor(sample, gate, judged=judged),
+        _beats_baselines(sample, gate, intervals),
         _unseen_holdout("champion" in scores, champion_seen_holdout),
-        _beats_champion(sample, gate, gains),
+        versus_champion,
+        power,
+        further.slices(gate, measure, truth, scores, rows, groups=groups, codes=codes)
+        if judged
+        else _unjudged("slices", gate.slices is not None and "champion" in scores),
+        further.group_gaps(gate, truth, scores["candidate"], rows, codes=codes)
+        if judged
+        else _unjudged("group_gaps", gate.group_gaps is not None),
+        further.calibration(gate, truth, scores["candidate"])
+        if judged
+        else _unjudged("calibration", gate.max_calibration_error is not None),
+        further.size(gate.budgets, measured or {}),
+        further.latency(gate.budgets, measured or {}),
+        further.churn(gate, measure, truth, scores, groups),
     )
-    return _report(measure, sample.n, criteria, sample.values["candidate"])
+    return _report(sample, criteria, intervals.get("champion"), alpha)
+
+
+def spent_alpha(gate: Gate, earlier_uses: int) -> float:
+    """1 - confidence of a comparison with the champion, after earlier ones on the same holdout.
+
+    The rule and its source: see the module.
+
+    >>> [round(spent_alpha(Gate(), uses), 5) for uses in range(4)]
+    [0.05, 0.025, 0.00833, 0.00417]
+    """
+    alpha = 1 - gate.confidence
+    if gate.holdout_reuse == "ignore" or earlier_uses < 1:
+        return alpha
+    return alpha / (earlier_uses * (earlier_uses + 1))
+
+
+def nested(groups: ArrayLike, units: ArrayLike) -> bool:
+    """Whether every group lies in one unit.
+
+    >>> nested(["a", "a", "b"], [1, 1, 1]), nested(["a", "a", "b"], [1, 2, 2])
+    (True, False)
+    """
+    inner, outer = group_codes(groups), group_codes(units)
+    first = np.zeros(int(inner.max()) + 1, dtype=np.int64)
+    first[inner] = outer
+    return bool((first[inner] == outer).all())
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """The holdout: every model's values on it, and the way to resample it.
+    """The holdout: every model's values on it, and how certain their differences are.
 
-    `codes` maps each of the metric's units to the unit that is drawn.
+    `codes` maps each of the metric's units to its cluster, None where each is drawn alone.
     """
 
     metric: Metric
     values: Mapping[str, float]
     n: int
-    codes: NDArray[np.int64]
+    codes: NDArray[np.int64] | None
     truth: NDArray[Any]
     scores: Mapping[str, NDArray[Any]]
     groups: ArrayLike | None
@@ -219,8 +288,17 @@ class _Sample:
             name: float(metric.resampled(truth, score, once, groups=groups)[0])
             for name, score in scores.items()
         }
-        codes = np.arange(n) if units is None else group_codes(units)
+        codes = None if units is None else group_codes(units)
+        if codes is not None and metric.needs_groups and groups is not None:
+            of_group = np.zeros(n, dtype=np.int64)
+            of_group[group_codes(groups)] = codes
+            codes = of_group
         return cls(metric, values, n, codes, truth, scores, groups)
+
+    @property
+    def drawn(self) -> int:
+        """Independent units: rows, groups or clusters."""
+        return self.n if self.codes is None else int(self.codes.max()) + 1
 
     @property
     def rivals(self) -> list[str]:
@@ -232,17 +310,62 @@ class _Sample:
         """All rivals but the champion."""
         return [name for name in self.rivals if name != "champion"]
 
-    def gains(self, gate: Gate, seed: int) -> dict[str, _FloatArray]:
+    def gain(self, rival: str) -> float:
+        """The candidate's gain over a rival on all rows."""
+        return self.metric.gain(self.values["candidate"], self.values[rival])
+
+    def intervals(self, gate: Gate, alpha: float, seed: int) -> dict[str, GainInterval]:
+        """The candidate's gain over each rival: over the champion at `alpha`, else as asked."""
+        method = method_of(self.metric.name)
+        alphas = dict.fromkeys(self.rivals, 1 - gate.confidence)
+        if "champion" in alphas:
+            alphas["champion"] = alpha
+        if method == "mcnemar" and self.codes is None:
+            return {rival: self._mcnemar(rival, level) for rival, level in alphas.items()}
+        influence = {
+            name: self.metric.influence(self.truth, score, groups=self.groups)
+            for name, score in self.scores.items()
+        }
+        gains = self._resampled(gate, seed) if method == "bootstrap" and alphas else {}
+        found = {}
+        for rival, level in alphas.items():
+            values = self.metric.gain(influence["candidate"], influence[rival])
+            gain = self.gain(rival)
+            if method == "bootstrap":
+                found[rival] = bootstrap(gain, gains[rival], values, level, codes=self.codes)
+            elif self.codes is not None:
+                name = "cluster-robust t"
+                found[rival] = linear(gain, values, level, codes=self.codes, method=name)
+            elif method == "delong":
+                found[rival] = delong(gain, values, self.truth, level)
+            else:
+                found[rival] = linear(gain, values, level, method=method)
+        return found
+
+    def _mcnemar(self, rival: str, alpha: float) -> GainInterval:
+        ours, theirs = (
+            predicted_labels(np.asarray(self.scores[who], dtype=np.float64)) == self.truth
+            for who in ("candidate", rival)
+        )
+        return mcnemar(int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), self.n, alpha)
+
+    def _resampled(self, gate: Gate, seed: int) -> dict[str, _FloatArray]:
         """The candidate's gain over each rival in each resample, shape (resamples,); nan possible.
 
-        The draws are made block by block, so that memory does not grow with the resamples.
+        Rows (or clusters) are drawn again and again, and every draw is applied to all models; block
+        by block, so that memory does not grow with the resamples.
         """
+        if (1 - gate.confidence) * (gate.resamples + 1) < 1 - 1e-9:
+            raise TrainingError(
+                f"gate.resamples: {gate.resamples} are too few for a bound at confidence "
+                f"{gate.confidence}; take at least {math.ceil(1.1 / (1 - gate.confidence))}"
+            )
         rng = np.random.default_rng(seed)
         resamplers = {
             name: self.metric.resampler(self.truth, score, groups=self.groups)
             for name, score in self.scores.items()
         }
-        drawn = int(self.codes.max()) + 1
+        drawn = self.drawn
         parts: dict[str, list[_FloatArray]] = {name: [] for name in self.rivals}
         step = max(1, _BLOCK // max(self.n, drawn))
         for at in range(0, gate.resamples, step):
@@ -250,49 +373,33 @@ class _Sample:
             draws = rng.integers(0, drawn, size=(rows, drawn))
             draws += np.arange(rows)[:, None] * drawn
             counts = np.bincount(draws.ravel(), minlength=rows * drawn).reshape(rows, drawn)
-            weights = counts[:, self.codes].astype(np.float64)
+            weights = counts.astype(np.float64)
+            if self.codes is not None:
+                weights = weights[:, self.codes]
             candidate = resamplers["candidate"](weights)
             for name in self.rivals:
                 parts[name].append(self.metric.gain(candidate, resamplers[name](weights)))
         return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 
 
-@dataclass(frozen=True)
-class _Interval:
-    """One-sided bounds of a gain; None where too many resamples were undefined."""
-
-    gain: float
-    low: float | None
-    high: float | None
-    undefined: int
-    resamples: int
-
-    @classmethod
-    def of(cls, gain: float, gains: _FloatArray, confidence: float) -> "_Interval":
-        defined = np.sort(gains[np.isfinite(gains)])
-        undefined = len(gains) - len(defined)
-        if undefined > MAX_UNDEFINED_SHARE * len(gains) or not math.isfinite(gain):
-            return cls(gain, None, None, undefined, len(gains))
-        # 1e-9: (1 - 0.9) * 400 must count as 40.
-        rank = math.floor((1 - confidence) * (len(defined) + 1) + 1e-9)
-        if rank < 1:
-            raise TrainingError(
-                f"gate.resamples: {len(gains)} are too few for a bound at confidence {confidence}; "
-                f"take at least {math.ceil(1.1 / (1 - confidence))}"
-            )
-        return cls(gain, float(defined[rank - 1]), float(defined[-rank]), undefined, len(gains))
-
-    def numbers(self) -> dict[str, float]:
-        found = {"gain": self.gain, "gain_low": self.low, "gain_high": self.high}
-        return _finite(
-            {**found, "resamples": self.resamples, "undefined_resamples": self.undefined}
-        )
+def _numbers(interval: GainInterval) -> dict[str, float]:
+    found = {
+        "gain": interval.gain,
+        "gain_low": interval.low,
+        "gain_high": interval.high,
+        "standard_error": interval.se,
+        "drawn": interval.drawn,
+    }
+    if interval.resamples:
+        found |= {"resamples": interval.resamples, "undefined_resamples": interval.undefined}
+    return finite(found)
 
 
 def _check_shapes(
     metric: Metric,
     truth: NDArray[Any],
     scores: Mapping[str, NDArray[Any]],
+    groups: ArrayLike | None,
     units: ArrayLike | None,
 ) -> None:
     if "candidate" not in scores:
@@ -303,11 +410,16 @@ def _check_shapes(
             f"gate: all scores need one row for each of the {len(truth)} true values, got "
             f"{', '.join(wrong)}; score the same holdout with every model"
         )
-    if units is not None and metric.needs_groups:
-        raise TrainingError(f"gate: {metric.name} draws its groups; units must be None")
     if units is not None and len(np.asarray(units)) != len(truth):
         raise TrainingError(
             f"gate: units need one label per row ({len(truth)}), got {len(np.asarray(units))}"
+        )
+    if units is not None and metric.needs_groups and groups is not None:
+        if nested(groups, units):
+            return
+        raise TrainingError(
+            f"gate: {metric.name} has a value per group, and groups lie in several units; give "
+            "no units, or groups that lie in one each"
         )
 
 
@@ -326,14 +438,42 @@ def _finite_scores(scores: Mapping[str, NDArray[Any]]) -> Criterion:
 
 
 def _report_without_scores(
-    metric: Metric, truth: NDArray[Any], groups: ArrayLike | None, finite: Criterion
+    metric: Metric,
+    truth: NDArray[Any],
+    groups: ArrayLike | None,
+    finite_: Criterion,
+    gate: Gate,
+    measured: Mapping[str, float],
 ) -> GateReport:
     n = metric.n_units(truth, groups=groups)
-    others = tuple(
-        Criterion(name, None, f"{_NOT_JUDGED}: scores are not finite", {}, True)
-        for name in CRITERIA[1:]
+    asked = {
+        "power": gate.detectable,
+        "slices": gate.slices,
+        "group_gaps": gate.group_gaps,
+        "calibration": gate.max_calibration_error,
+        "churn": gate.max_churn,
+    }
+    known = {
+        "finite_scores": finite_,
+        "size": further.size(gate.budgets, measured),
+        "latency": further.latency(gate.budgets, measured),
+    }
+    criteria = tuple(
+        known.get(name)
+        or (
+            not_asked(name)
+            if name in asked and asked[name] is None
+            else Criterion(name, None, f"{_NOT_JUDGED}: scores are not finite", {}, True)
+        )
+        for name in CRITERIA
     )
-    return _report(metric, n, (finite, *others), math.nan)
+    return _verdict(metric, n, criteria, math.nan)
+
+
+def _unjudged(name: str, asked: bool) -> Criterion:
+    if not asked:
+        return not_asked(name)
+    return Criterion(name, None, f"{_NOT_JUDGED}: too little data", {}, True)
 
 
 def _enough_rows(sample: _Sample, gate: Gate) -> Criterion:
@@ -346,16 +486,20 @@ def _enough_rows(sample: _Sample, gate: Gate) -> Criterion:
     if not math.isfinite(sample.values["candidate"]):
         summary = f"{sample.metric.name} has no value here: {sample.metric.undefined_when}"
         return Criterion("enough_rows", None, summary, numbers, True)
-    drawn = int(sample.codes.max()) + 1
-    summary = f"{sample.n} holdout {what} (min_rows {gate.min_rows})"
-    return Criterion("enough_rows", True, summary, {**numbers, "drawn": float(drawn)}, True)
+    numbers["drawn"] = float(sample.drawn)
+    if sample.codes is not None and sample.drawn < MIN_CLUSTERS:
+        summary = f"{sample.drawn} clusters of rows are fewer than {MIN_CLUSTERS}"
+        return Criterion("enough_rows", None, summary, numbers, True)
+    together = "" if sample.codes is None else f" in {sample.drawn} clusters"
+    summary = f"{sample.n} holdout {what}{together} (min_rows {gate.min_rows})"
+    return Criterion("enough_rows", True, summary, numbers, True)
 
 
 def _floor(sample: _Sample, gate: Gate, *, judged: bool) -> Criterion:
     if gate.floor is None:
         return Criterion("floor", True, "no floor set", {}, False)
     value = sample.values["candidate"]
-    numbers = _finite({"candidate": value, "floor": gate.floor})
+    numbers = finite({"candidate": value, "floor": gate.floor})
     if not judged:
         return Criterion("floor", None, f"{_NOT_JUDGED}: too little data", numbers, True)
     passed = sample.metric.gain(value, gate.floor) >= 0
@@ -366,27 +510,27 @@ def _floor(sample: _Sample, gate: Gate, *, judged: bool) -> Criterion:
 
 
 def _beats_baselines(
-    sample: _Sample, gate: Gate, gains: Mapping[str, _FloatArray] | None
+    sample: _Sample, gate: Gate, intervals: Mapping[str, GainInterval]
 ) -> Criterion:
     """Better than every baseline; the one with the lowest bound decides and is reported."""
     name = "beats_baselines"
     if not sample.baselines:
-        return Criterion(name, True, "no baselines given", {}, False)
+        return not_asked(name, "no baselines given")
     numbers = {f"{rival}_value": sample.values[rival] for rival in sample.baselines}
-    if gains is None:
-        return Criterion(name, None, f"{_NOT_JUDGED}: too little data", _finite(numbers), True)
-    intervals = {rival: _interval(sample, gate, gains, rival) for rival in sample.baselines}
-    for rival, interval in intervals.items():
-        numbers |= {f"{rival}_{key}": number for key, number in interval.numbers().items()}
+    if not intervals:
+        return Criterion(name, None, f"{_NOT_JUDGED}: too little data", finite(numbers), True)
+    found = {rival: intervals[rival] for rival in sample.baselines}
+    for rival, interval in found.items():
+        numbers |= {f"{rival}_{key}": number for key, number in _numbers(interval).items()}
     verdicts = {
         rival: None if interval.low is None else interval.low > 0
-        for rival, interval in intervals.items()
+        for rival, interval in found.items()
     }
     # False before None before True, then the lowest bound.
     urgency = {False: 0, None: 1, True: 2}
-    worst = min(intervals, key=lambda r: (urgency[verdicts[r]], intervals[r].low or 0.0))
-    summary = _comparison(sample, gate, worst, intervals[worst], 0.0)
-    return Criterion(name, verdicts[worst], summary, _finite(numbers), True)
+    worst = min(found, key=lambda r: (urgency[verdicts[r]], found[r].low or 0.0))
+    summary = _comparison(sample, worst, found[worst], 0.0, gate.confidence)
+    return Criterion(name, verdicts[worst], summary, finite(numbers), True)
 
 
 def _unseen_holdout(has_champion: bool, seen: bool) -> Criterion:
@@ -402,7 +546,11 @@ def _unseen_holdout(has_champion: bool, seen: bool) -> Criterion:
 
 
 def _beats_champion(
-    sample: _Sample, gate: Gate, gains: Mapping[str, _FloatArray] | None
+    sample: _Sample,
+    gate: Gate,
+    intervals: Mapping[str, GainInterval],
+    alpha: float,
+    earlier_uses: int,
 ) -> Criterion:
     """The lower bound of the gain must lie above min_gain, strictly.
 
@@ -411,54 +559,106 @@ def _beats_champion(
     """
     name = "beats_champion"
     if "champion" not in sample.scores:
-        return Criterion(name, True, "no champion yet", {}, False)
-    asked = {"min_gain": gate.min_gain, "confidence": gate.confidence}
+        return not_asked(name, "no champion yet")
+    asked = {"min_gain": gate.min_gain, "confidence": 1 - alpha, "earlier_uses": earlier_uses}
     known = {who: sample.values[who] for who in ("candidate", "champion")}
-    if gains is None:
-        gain = sample.metric.gain(known["candidate"], known["champion"])
-        numbers = _finite({**known, "gain": gain, **asked})
+    if not intervals:
+        numbers = finite({**known, "gain": sample.gain("champion"), **asked})
         return Criterion(name, None, f"{_NOT_JUDGED}: too little data", numbers, True)
-    interval = _interval(sample, gate, gains, "champion")
+    interval = intervals["champion"]
     verdict = None if interval.low is None else interval.low > gate.min_gain
-    summary = _comparison(sample, gate, "champion", interval, gate.min_gain)
-    numbers = _finite({**known, **interval.numbers(), **asked})
+    summary = _comparison(sample, "champion", interval, gate.min_gain, 1 - alpha)
+    if earlier_uses and gate.holdout_reuse == "spend":
+        summary += f" (comparison {earlier_uses + 1} on this holdout)"
+    numbers = finite({**known, **_numbers(interval), **asked})
     return Criterion(name, verdict, summary, numbers, True)
 
 
-def _interval(
-    sample: _Sample, gate: Gate, gains: Mapping[str, _FloatArray], rival: str
-) -> _Interval:
-    gain = sample.metric.gain(sample.values["candidate"], sample.values[rival])
-    return _Interval.of(gain, gains[rival], gate.confidence)
+def _power(
+    gate: Gate,
+    has_champion: bool,
+    interval: GainInterval | None,
+    versus_champion: Criterion,
+    alpha: float,
+) -> Criterion:
+    """What the holdout can show; required where `gate.detectable` asks for it.
+
+    Passed as well where the gain has been shown: then there was enough power.
+    """
+    if not has_champion:
+        return not_asked("power", "no champion yet" if gate.detectable else "not asked")
+    smallest = None if interval is None else detectable(interval, alpha)
+    numbers = finite({"detectable": smallest, "power": POWER, "asked": gate.detectable})
+    if gate.detectable is None:
+        text = "not asked"
+        if smallest is not None:
+            text += f"; this holdout shows a gain of {smallest:.3g} with {POWER:.0%} chance"
+        return Criterion("power", True, text, numbers, False)
+    if smallest is None:
+        return Criterion("power", None, f"{_NOT_JUDGED}: the gain has no bound", numbers, True)
+    enough = smallest <= gate.detectable
+    text = (
+        f"this holdout shows a gain of {smallest:.3g} with {POWER:.0%} chance, "
+        f"{gate.detectable:g} is asked for"
+    )
+    if enough or versus_champion.passed:
+        return Criterion("power", True, text, numbers, True)
+    return Criterion("power", None, f"{text}; take a longer holdout", numbers, True)
+
+
+def _undecided_for_lack_of_power(criterion: Criterion) -> Criterion:
+    """Not shown to be better, by a holdout that could not have shown it: no evidence either way.
+
+    A candidate that is shown not to reach min_gain (upper bound below it) stays rejected.
+    """
+    numbers = criterion.numbers
+    if numbers["gain_high"] < numbers["min_gain"]:
+        return criterion
+    return Criterion(criterion.name, None, criterion.summary, numbers, criterion.required)
 
 
 def _comparison(
-    sample: _Sample, gate: Gate, rival: str, interval: _Interval, min_gain: float
+    sample: _Sample, rival: str, interval: GainInterval, min_gain: float, confidence: float
 ) -> str:
     values = (
         f"{sample.metric.name} {sample.values['candidate']:.4g} against {rival} "
         f"{sample.values[rival]:.4g}"
     )
     if interval.low is None:
-        return (
-            f"{values}: undefined in {interval.undefined} of {interval.resamples} resamples, more "
-            f"than {MAX_UNDEFINED_SHARE:.0%}, so the gain has no bound"
-        )
-    return f"{values}: gain {interval.gain:+.3g}, {_bound(interval.low, gate.confidence, min_gain)}"
+        return f"{values}: {interval.problem}"
+    return f"{values}: gain {interval.gain:+.3g}, {_bound(interval.low, confidence, min_gain)}"
 
 
 def _bound(low: float, confidence: float, min_gain: float) -> str:
     sign = ">" if low > min_gain else "=" if low == min_gain else "<"
     needed = ", must be above" if sign == "=" else ""
-    return f"{confidence * 100:g}% lower bound {low:+.3g} {sign} {min_gain:g}{needed}"
+    return f"{confidence * 100:.4g}% lower bound {low:+.3g} {sign} {min_gain:g}{needed}"
 
 
 def _report(
-    metric: Metric, n: int, criteria: tuple[Criterion, ...], candidate: float
+    sample: _Sample,
+    criteria: tuple[Criterion, ...],
+    interval: GainInterval | None,
+    alpha: float,
+) -> GateReport:
+    judged = interval is not None and interval.low is not None
+    return _verdict(
+        sample.metric,
+        sample.n,
+        criteria,
+        sample.values["candidate"],
+        method=interval.method if interval is not None and judged else "",
+        confidence=1 - alpha if judged else None,
+        detectable=criteria[CRITERIA.index("power")].numbers.get("detectable"),
+    )
+
+
+def _verdict(
+    metric: Metric, n: int, criteria: tuple[Criterion, ...], candidate: float, **known: Any
 ) -> GateReport:
     required = [criterion for criterion in criteria if criterion.required]
     verdicts = [criterion.passed for criterion in required]
-    numbers = criteria[-1].numbers
+    numbers = criteria[CRITERIA.index("beats_champion")].numbers
     return GateReport(
         decision=(
             "reject" if False in verdicts else "undecided" if None in verdicts else "promote"
@@ -473,6 +673,7 @@ def _report(
         gain_high=numbers.get("gain_high"),
         n=n,
         reasons=tuple(c.summary for c in required if _counts_against(c)),
+        **known,
     )
 
 
@@ -482,15 +683,6 @@ def _counts_against(criterion: Criterion) -> bool:
         and criterion.passed is not True
         and not criterion.summary.startswith(_NOT_JUDGED)
     )
-
-
-def _finite(numbers: Mapping[str, float | None]) -> dict[str, float]:
-    """The numbers that exist: undefined ones are said in the summary, and JSON has no nan."""
-    return {
-        name: float(value)
-        for name, value in numbers.items()
-        if value is not None and math.isfinite(value)
-    }
 
 
 def gate_markdown(report: GateReport) -> str:
@@ -526,6 +718,8 @@ def gate_sentence(
             return f"{ours} becomes the first champion"
     elif against in ([], [champion]):
         verb = "beats" if champion.passed else "does not beat"
+        if champion.passed is None:
+            verb = "is not shown to beat"
         bound = _bound(
             report.gain_low, champion.numbers["confidence"], champion.numbers["min_gain"]
         )

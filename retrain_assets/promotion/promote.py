@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from retrain_assets.errors import ChampionChanged
 from retrain_assets.promotion.candidate import Candidate, load_evidence
-from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence
+from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence, nested
+from retrain_assets.promotion.intervals import time_blocks
 from retrain_assets.promotion.ledger import Candidate as LedgerCandidate
 from retrain_assets.spec.model import ModelSpec
 
@@ -46,6 +47,7 @@ def judge_and_promote(
     registry: "MlflowRegistry",
     ledger: "Ledger",
     actor: str,
+    earlier_uses: int = 0,
 ) -> Outcome:
     """Judge the stored candidate of `partition`; promote it if every criterion passed.
 
@@ -72,7 +74,7 @@ def judge_and_promote(
         report = GateReport.from_json(json.dumps(champion.evidence["gate"]))
         sentence, promotion = champion.reason, champion
     else:
-        _, report, sentence = judge(spec, partition, store=store)
+        _, report, sentence = judge(spec, partition, store=store, earlier_uses=earlier_uses)
     if promotion is None and report.decision == "promote":
         promotion = ledger.promote(
             LedgerCandidate(
@@ -94,9 +96,18 @@ def judge_and_promote(
 
 
 def judge(
-    spec: ModelSpec, partition: str | None, *, store: "TableStore"
+    spec: ModelSpec, partition: str | None, *, store: "TableStore", earlier_uses: int = 0
 ) -> tuple[Candidate, GateReport, str]:
     """The gate's verdict on the stored candidate, from its stored evidence alone.
+
+    Rows of one partition are one cluster where there are enough of them (`time_blocks`), and, for
+    ranking, where no group lies in several of them.
+
+    Args:
+        spec: the model.
+        partition: the candidate's.
+        store: where its evidence is.
+        earlier_uses: how many candidates were compared with a champion on this holdout before.
 
     Returns:
         The candidate, the report, and the verdict in one line.
@@ -106,6 +117,9 @@ def judge(
     """
     candidate = Candidate.stored(store, spec.name, partition)
     evaluation = load_evidence(store, candidate)
+    units = time_blocks(evaluation.row_partitions)
+    if units is not None and evaluation.groups is not None and not nested(evaluation.groups, units):
+        units = None
     report = evaluate_gate(
         y_true=evaluation.y_true,
         scores=evaluation.scores,
@@ -114,6 +128,10 @@ def judge(
         metric=spec.metric,
         seed=spec.train.seed,
         champion_seen_holdout=candidate.champion_saw_holdout,
+        units=units,
+        columns=evaluation.columns,
+        measured=candidate.measured,
+        earlier_uses=earlier_uses,
     )
     sentence = gate_sentence(
         report,

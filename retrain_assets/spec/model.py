@@ -27,6 +27,7 @@ from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, sh
 __all__ = [
     "METRICS",
     "Alarm",
+    "Budgets",
     "Column",
     "Contract",
     "Drift",
@@ -34,9 +35,11 @@ __all__ = [
     "Freshness",
     "FreshnessWindow",
     "Gate",
+    "GroupGaps",
     "ModelSpec",
     "Partitions",
     "Retrain",
+    "Slices",
     "Source",
     "SqlSource",
     "Thresholds",
@@ -46,13 +49,14 @@ __all__ = [
 Task = Literal["binary", "multiclass", "regression", "ranking"]
 Metric = Literal[
     "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1", "f1_macro",
-    "mae", "rmse", "mape", "r2", "ndcg@5", "ndcg@10", "map@10",
+    "mae", "rmse", "mape", "r2", "pinball@0.1", "pinball@0.5", "pinball@0.9",
+    "ndcg@5", "ndcg@10", "map@10",
 ]  # fmt: skip
 
 METRICS: dict[str, tuple[str, ...]] = {
     "binary": ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1"),
     "multiclass": ("log_loss", "accuracy", "f1_macro"),
-    "regression": ("mae", "rmse", "mape", "r2"),
+    "regression": ("mae", "rmse", "mape", "r2", "pinball@0.1", "pinball@0.5", "pinball@0.9"),
     "ranking": ("ndcg@10", "ndcg@5", "map@10"),
 }
 """Metrics that a task may be judged by; the first is the default of `gate.metric`."""
@@ -425,6 +429,61 @@ class Retrain(_Frozen):
         return value
 
 
+class Slices(_Frozen):
+    """Parts of the holdout on which the candidate may not be worse than the champion."""
+
+    columns: tuple[str, ...] = Field(
+        min_length=1,
+        description="Feature columns of categories (excluded ones too); each value is a slice.",
+    )
+    max_loss: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Largest loss against the champion in a slice, in the metric's unit; a slice fails when "
+            "a larger one is shown at gate.confidence, corrected for the number of slices."
+        ),
+    )
+    min_rows: int = Field(
+        100, ge=30, description="Slices with fewer rows are reported and not judged."
+    )
+
+
+class GroupGaps(_Frozen):
+    """How differently groups of people may be treated (task binary)."""
+
+    columns: tuple[str, ...] = Field(
+        min_length=1, description="Feature columns that name the groups (excluded ones too)."
+    )
+    demographic_parity: float | None = Field(
+        None, gt=0, lt=1, description="Largest gap in the share of rows predicted positive."
+    )
+    equal_opportunity: float | None = Field(
+        None, gt=0, lt=1, description="Largest gap in the share of true positives found (recall)."
+    )
+    min_rows: int = Field(
+        100, ge=30, description="Groups with fewer rows (or true positives) are not judged."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "GroupGaps":
+        if self.demographic_parity is None and self.equal_opportunity is None:
+            raise ValueError("give demographic_parity, equal_opportunity or both")
+        return self
+
+
+class Budgets(_Frozen):
+    """What serving the candidate may cost, as measured when it is built."""
+
+    size_bytes: int | None = Field(None, ge=1, description="Largest size of the model's files.")
+    row_ms: float | None = Field(
+        None, gt=0, description="Largest p95 of milliseconds to predict one row."
+    )
+    batch_ms: float | None = Field(
+        None, gt=0, description="Largest p95 of milliseconds to predict 1,000 rows at once."
+    )
+
+
 class Gate(_Frozen):
     """What a candidate must show before it becomes champion."""
 
@@ -439,10 +498,54 @@ class Gate(_Frozen):
     min_rows: int = Field(
         200, ge=2, description="Fewest holdout rows (ranking: groups) to judge on."
     )
-    resamples: int = Field(2000, ge=200, le=100_000, description="Bootstrap resamples.")
+    resamples: int = Field(
+        2000,
+        ge=200,
+        le=100_000,
+        description="Bootstrap resamples, for average_precision, f1, f1_macro and r2.",
+    )
+    holdout_reuse: Literal["spend", "ignore"] = Field(
+        "spend",
+        description=(
+            "Whether the k-th comparison on one holdout is held to (1 - confidence) / (k (k - 1)) "
+            "from the second on, or to the same confidence each time."
+        ),
+    )
+    detectable: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Gain that the holdout must be able to show with 80% chance; a candidate that fails on "
+            "one that cannot is undecided instead of rejected."
+        ),
+    )
+    slices: Slices | None = Field(None, description="Parts of the holdout that may not get worse.")
+    group_gaps: GroupGaps | None = Field(None, description="Bounds on gaps between groups.")
+    max_calibration_error: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Largest expected calibration error (tasks binary and multiclass).",
+    )
+    budgets: Budgets | None = Field(None, description="Bounds on size and latency.")
+    max_churn: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Largest prediction churn against the champion: share of changed labels (ranking: of "
+            "groups with another first row); regression: mean absolute change over the standard "
+            "deviation of the champion's predictions."
+        ),
+    )
     on_reject: Literal["fail", "keep"] = Field(
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
     )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Feature columns whose labels the gate needs beside the scores."""
+        sections = (self.slices, self.group_gaps)
+        return tuple(dict.fromkeys(c for s in sections if s is not None for c in s.columns))
 
 
 class FreshnessWindow(_Frozen):
@@ -573,6 +676,12 @@ class ModelSpec(_Frozen):
             problems.append(
                 f"gate.metric: '{gate.metric}' does not fit task {self.task}; "
                 f"use one of {', '.join(METRICS[self.task])}"
+            )
+        if gate.group_gaps is not None and self.task != "binary":
+            problems.append(f"gate.group_gaps: only for task binary, got {self.task}")
+        if gate.max_calibration_error is not None and self.task not in ("binary", "multiclass"):
+            problems.append(
+                f"gate.max_calibration_error: only for tasks binary and multiclass, got {self.task}"
             )
         if self.task == "ranking" and train.group is None:
             problems.append("train.group: required for ranking (the column that names the query)")

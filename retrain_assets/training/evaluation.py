@@ -6,7 +6,7 @@ Does not: metrics (`metrics`), verdicts (the gate).
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ CHAMPION = "champion"
 _METADATA = b"retrain_assets.evaluation"
 _FORMAT_VERSION = 1
 _SCORE = "score."
+_COLUMN = "column."
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Evaluation:
         groups: ranking: group of each row, shape (n,).
         classes: labels of a classification; binary: the last is the positive one.
         notes: what a reader of the numbers must know.
+        columns: labels of each row by feature column, for slices and groups; text or None, (n,).
     """
 
     task: str
@@ -51,11 +53,13 @@ class Evaluation:
     groups: NDArray[Any] | None = None
     classes: tuple[Label, ...] | None = None
     notes: tuple[str, ...] = ()
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if CANDIDATE not in self.scores:
             raise TrainingError(f"an evaluation needs scores of '{CANDIDATE}', got {_keys(self)}")
         lengths = {f"scores of '{name}'": len(s) for name, s in self.scores.items()}
+        lengths |= {f"column '{name}'": len(c) for name, c in self.columns.items()}
         lengths["row_partitions"] = len(self.row_partitions)
         if self.groups is not None:
             lengths["groups"] = len(self.groups)
@@ -97,6 +101,8 @@ class Evaluation:
             columns[_SCORE + name] = (
                 flat if score.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, score.shape[1])
             )
+        for name, labels in self.columns.items():
+            columns[_COLUMN + name] = pa.array(labels, pa.string())
         document = {
             "format_version": _FORMAT_VERSION,
             "task": self.task,
@@ -132,6 +138,11 @@ class Evaluation:
             groups=table.column("group").to_numpy() if "group" in table.column_names else None,
             classes=None if classes is None else tuple(classes),
             notes=tuple(document["notes"]),
+            columns={
+                name.removeprefix(_COLUMN): table.column(name).to_numpy()
+                for name in table.column_names
+                if name.startswith(_COLUMN)
+            },
         )
 
 
@@ -157,6 +168,7 @@ def evaluate_on_holdout(
     group: str | None = None,
     row_partitions: ArrayLike | None = None,
     champion_train_keys: Collection[str] = (),
+    keep: Sequence[str] = (),
 ) -> Evaluation:
     """Let candidate, champion and baselines score the same holdout rows, those with a target.
 
@@ -170,10 +182,11 @@ def evaluate_on_holdout(
         group: ranking: the column that names each row's group.
         row_partitions: partition key of each holdout row, None without partitions.
         champion_train_keys: partitions that the champion was trained on.
+        keep: feature columns whose labels are kept with the rows (gate.slices, gate.group_gaps).
 
     Raises:
-        TrainingError: no holdout row has a target; the champion saw part of the holdout; or it
-            predicts something else than the candidate.
+        TrainingError: a column to keep is missing; no holdout row has a target; the champion saw
+            part of the holdout; or it predicts something else than the candidate.
     """
     rows, partitions = _labelled(holdout, candidate.target, row_partitions)
     scorers = {CANDIDATE: candidate}
@@ -199,6 +212,7 @@ def evaluate_on_holdout(
         groups=_groups(rows, group) if candidate.task == "ranking" else None,
         classes=candidate.classes,
         notes=tuple(note for name, model in scorers.items() for note in _notes(name, model, rows)),
+        columns=_kept(rows, keep),
     )
 
 
@@ -239,6 +253,17 @@ def _groups(rows: pa.Table, group: str | None) -> NDArray[Any]:
             f"the holdout has {', '.join(rows.column_names)}"
         )
     return np.asarray(rows.column(group).to_numpy())
+
+
+def _kept(rows: pa.Table, keep: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Labels as text, so that they read back the same whatever their type."""
+    missing = [name for name in keep if name not in rows.column_names]
+    if missing:
+        raise TrainingError(
+            f"gate.slices, gate.group_gaps: {', '.join(map(repr, missing))} not among the feature "
+            f"columns {', '.join(rows.column_names)}"
+        )
+    return {name: rows.column(name).cast(pa.string()).to_numpy() for name in keep}
 
 
 def _notes(name: str, model: TabularModel, rows: pa.Table) -> list[str]:

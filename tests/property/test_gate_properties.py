@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from retrain_assets.promotion.gate import GateReport, evaluate_gate
 from retrain_assets.spec.model import Gate
 
-METRICS = ("roc_auc", "average_precision", "log_loss", "brier", "accuracy", "mae", "rmse", "r2")
-REGRESSION = ("mae", "rmse", "r2")
+METRICS = (
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1",
+    "mae", "rmse", "mape", "r2", "pinball@0.9",
+)  # fmt: skip
+REGRESSION = ("mae", "rmse", "mape", "r2", "pinball@0.9")
 ORDER = {"reject": 0, "undecided": 1, "promote": 2}
 
 

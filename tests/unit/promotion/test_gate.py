@@ -110,8 +110,10 @@ def test_for_a_metric_to_minimize_smaller_is_better() -> None:
 def test_the_same_seed_gives_the_same_report_and_another_seed_another_bound() -> None:
     scores = {"candidate": GOOD, "champion": BAD}
     assert judge(scores) == judge(scores)
-    assert judge(scores).gain_low != judge(scores, seed=2).gain_low
-    assert judge(scores).gain == judge(scores, seed=2).gain
+    assert judge(scores).gain_low == judge(scores, seed=2).gain_low  # DeLong draws nothing
+    one, other = (judge(scores, metric="average_precision", seed=seed) for seed in (1, 2))
+    assert one.gain_low != other.gain_low
+    assert one.gain == other.gain
 
 
 def test_candidate_and_champion_are_drawn_together() -> None:
@@ -142,6 +144,13 @@ def test_too_few_rows_are_undecided_however_good_the_candidate() -> None:
         "beats_baselines": None,
         "unseen_holdout": True,
         "beats_champion": None,
+        "power": True,
+        "slices": True,
+        "group_gaps": True,
+        "calibration": True,
+        "size": True,
+        "latency": True,
+        "churn": True,
     }
     assert report.gain is not None
     assert report.gain_low is None
@@ -160,14 +169,26 @@ def test_a_holdout_without_a_value_of_the_metric_is_undecided() -> None:
 def test_a_metric_that_is_undefined_in_many_resamples_is_undecided() -> None:
     y = np.zeros(N, dtype=int)
     y[:2] = 1  # a resample misses both with probability 0.13
-    report = judge({"candidate": scored(0.1, 1, y), "champion": scored(3, 2, y)}, y_true=y)
+    metric = "average_precision"
+    scores = {"candidate": scored(0.1, 1, y), "champion": scored(3, 2, y)}
+    report = judge(scores, y_true=y, metric=metric)
     assert report.decision == "undecided"
     (reason,) = report.reasons
     assert "of 400 resamples, more than 5%, so the gain has no bound" in reason
     assert report.criterion("beats_champion").numbers["undefined_resamples"] > 20
     y[:8] = 1  # with probability 0.0003
-    report = judge({"candidate": scored(0.1, 1, y), "champion": scored(3, 2, y)}, y_true=y)
-    assert report.decision == "promote"
+    scores = {"candidate": scored(0.1, 1, y), "champion": scored(3, 2, y)}
+    assert judge(scores, y_true=y, metric=metric).decision == "promote"
+
+
+def test_roc_auc_with_few_rows_of_a_class_is_undecided() -> None:
+    for positives, decision in ((4, "undecided"), (8, "promote")):
+        y = np.zeros(N, dtype=int)
+        y[:positives] = 1
+        report = judge({"candidate": scored(0.1, 1, y), "champion": scored(3, 2, y)}, y_true=y)
+        assert report.decision == decision
+        if positives == 4:
+            assert report.reasons[0].endswith("4 rows of class 1 are fewer than 5")
 
 
 @pytest.mark.parametrize(
@@ -283,6 +304,21 @@ def test_rows_of_one_unit_are_drawn_together_which_widens_the_bounds() -> None:
     assert together.criterion("enough_rows").numbers["drawn"] == 20
 
 
+def test_groups_of_one_unit_are_one_cluster() -> None:
+    rng = np.random.default_rng(0)
+    groups = rng.permutation(np.repeat(np.arange(300), 5))
+    relevance = rng.integers(0, 3, 1500)
+    scores = {"candidate": relevance + rng.normal(0, 1, 1500), "champion": rng.normal(size=1500)}
+    report = judge(scores, y_true=relevance, groups=groups, metric="ndcg@5", units=groups // 20)
+    assert (report.n, report.criterion("enough_rows").numbers["drawn"]) == (300, 15)
+    assert (report.decision, report.method) == ("promote", "cluster-robust t")
+    gate = {"slices": {"columns": ["x"]}}
+    columns = {"x": np.where(groups % 2, "odd", "even")}
+    arguments: dict[str, Any] = {"groups": groups, "metric": "ndcg@5", "units": groups // 20}
+    report = judge(scores, y_true=relevance, gate=gate, columns=columns, **arguments)
+    assert report.criterion("slices").numbers["judged"] == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
@@ -290,15 +326,22 @@ def test_rows_of_one_unit_are_drawn_together_which_widens_the_bounds() -> None:
         ({"scores": {"candidate": GOOD[:9]}}, r"each of the 400 true values, got candidate \(9,\)"),
         ({"metric": "auc"}, "'auc' is not a metric"),
         ({"units": np.arange(3)}, r"units need one label per row \(400\), got 3"),
-        ({"metric": "ndcg@5", "units": Y, "groups": Y}, "ndcg@5 draws its groups"),
+        (
+            {"metric": "ndcg@5", "units": Y, "groups": np.arange(N) // 5},
+            "groups lie in several units",
+        ),
         ({"metric": "ndcg@5"}, "ndcg@5: needs the group of each row"),
-        ({"gate": {"confidence": 0.999}}, "400 are too few .* 0.999; take at least 1100"),
+        (
+            {"metric": "f1", "gate": {"confidence": 0.999}},
+            "400 are too few .* 0.999; take at least 1100",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit_are_training_errors(
     changes: dict[str, Any], problem: str
 ) -> None:
-    scores = changes.pop("scores", {"candidate": GOOD, "champion": BAD})
+    default = {"candidate": np.clip(GOOD, 0, 1), "champion": np.clip(BAD, 0, 1)}
+    scores = changes.pop("scores", default)
     with pytest.raises(TrainingError, match=problem):
         judge(scores, **changes)
 

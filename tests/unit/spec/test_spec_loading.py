@@ -58,7 +58,8 @@ def test_the_report_names_file_line_field_rule_value_and_remedy(tmp_path, monkey
     assert str(SpecError(found.problems)) == (
         "model_specs/churn.yaml: 3 problems\n"
         "  line 11  gate.metric: 'rocauc' is not one of roc_auc, average_precision, log_loss, brier, "
-        "accuracy, f1, f1_macro, mae, rmse, mape, r2, ndcg@5, ndcg@10, map@10 "
+        "accuracy, f1, f1_macro, mae, rmse, mape, r2, pinball@0.1, pinball@0.5, pinball@0.9, "
+        "ndcg@5, ndcg@10, map@10 "
         "(did you mean 'roc_auc'?)\n"
         "  line 12  gate.confidence: must be < 1, got 2\n"
         "  line 13  drift.windw: unknown field (did you mean 'window'?); known here: against, window, "

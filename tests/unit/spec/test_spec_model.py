@@ -37,6 +37,32 @@ def test_the_metric_is_the_first_of_the_task_unless_said(task):
 
 
 @pytest.mark.parametrize(
+    ("task", "gate", "problem"),
+    [
+        ("regression", {"group_gaps": {"columns": ["a"], "demographic_parity": 0.1}},
+         "gate.group_gaps: only for task binary, got regression"),
+        ("regression", {"max_calibration_error": 0.1},
+         "gate.max_calibration_error: only for tasks binary and multiclass, got regression"),
+        ("binary", {"group_gaps": {"columns": ["a"]}},
+         "give demographic_parity, equal_opportunity or both"),
+        ("binary", {"slices": {"columns": []}}, "at least 1 item"),
+    ],
+)  # fmt: skip
+def test_gates_that_ask_for_what_cannot_be_judged_are_refused(task, gate, problem):
+    with pytest.raises(ValidationError, match=problem):
+        _spec(task=task, train={"window": 10, "holdout": 2}, gate=gate)
+
+
+def test_the_columns_of_the_gate_are_those_of_slices_and_groups():
+    slices = {"columns": ["a", "b"]}
+    gaps = {"columns": ["b", "c"], "equal_opportunity": 0.1}
+    train = {"window": 10, "holdout": 2}
+    assert _spec(train=train).gate.columns == ()
+    gate = {"slices": slices, "group_gaps": gaps}
+    assert _spec(train=train, gate=gate).gate.columns == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
     ("train", "expected"),
     [
         ({"window": 10, "holdout": 2}, 5),

@@ -39,6 +39,7 @@ def evaluation(request, table_of):
         entity=("airport",),
         group="query" if task == "ranking" else None,
         row_partitions=["2024-01-01"] * 200 + ["2024-01-02"] * 200,
+        keep=("carrier", "hour"),
     )
 
 
@@ -66,6 +67,10 @@ def test_evidence_survives_parquet_without_loss(evaluation, tmp_path):
         if before is not None:
             assert np.array_equal(before, after)
             assert before.dtype == after.dtype
+    assert list(read.columns) == ["carrier", "hour"]
+    for name, labels in evaluation.columns.items():
+        assert np.array_equal(read.columns[name], labels)
+        assert read.columns[name].dtype == labels.dtype
     assert list(read.scores) == list(evaluation.scores)
     for name, score in evaluation.scores.items():
         assert np.array_equal(read.scores[name], score)
@@ -75,6 +80,19 @@ def test_evidence_survives_parquet_without_loss(evaluation, tmp_path):
         evaluation.notes,
     )
     assert read.to_table().equals(evaluation.to_table(), check_metadata=True)
+
+
+def test_labels_are_kept_as_text_with_their_gaps(table_of):
+    holdout = table_of("binary", n=100, seed=1)
+    made = binary_case(table_of, holdout=holdout, keep=("carrier", "weekend"))
+    assert made.columns["carrier"].tolist() == holdout.column("carrier").to_pylist()
+    assert set(made.columns["weekend"]) <= {"true", "false", None}
+    with pytest.raises(TrainingError, match="'airline' not among the feature columns"):
+        binary_case(table_of, keep=("airline",))
+
+
+def test_evidence_without_kept_columns_is_read(table_of):
+    assert Evaluation.from_table(binary_case(table_of).to_table()).columns == {}
 
 
 def binary_case(table_of, **changes):

@@ -71,6 +71,12 @@ REFERENCE = {
         y, s, sample_weight=w
     ),
     ("regression", "r2"): lambda y, s, w: sk.r2_score(y, s, sample_weight=w),
+    **{
+        ("regression", f"pinball@{level}"): lambda y, s, w, level=level: sk.mean_pinball_loss(
+            y, s, alpha=level, sample_weight=w
+        )
+        for level in (0.1, 0.5, 0.9)
+    },
 }
 
 
@@ -278,3 +284,35 @@ def test_groups_are_numbered_in_order_of_first_appearance():
 def test_an_unknown_metric_lists_the_known_ones():
     with pytest.raises(TrainingError, match="'auc' is not a metric; use one of roc_auc, "):
         get_metric("auc")
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [(task, name) for task in METRICS for name in METRICS[task]]
+)
+def test_influence_is_the_derivative_with_respect_to_each_units_weight(task, name):
+    y_true, y_score, groups = sample_of(task, seed=3)
+    metric = get_metric(name)
+    units = metric.n_units(y_true, groups=groups)
+    influence = metric.influence(y_true, y_score, groups=groups)
+    step = 1e-5
+    up, down = (np.ones((units, units)) + sign * step * np.eye(units) for sign in (1, -1))
+    resampled = [metric.resampled(y_true, y_score, w, groups=groups) for w in (up, down)]
+    numeric = units * (resampled[0] - resampled[1]) / (2 * step)
+    assert influence.shape == (units,)
+    np.testing.assert_allclose(influence, numeric, atol=2e-5 * np.abs(numeric).max())
+    assert abs(influence.sum()) < 1e-8 * np.abs(influence).sum()
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
+def test_influence_on_an_undefined_metric_is_nan(name):
+    assert np.isnan(get_metric(name).influence([0, 0, 0], [0.1, 0.2, 0.3])).all()
+
+
+def test_influence_of_rows_on_other_undefined_metrics_is_nan():
+    assert np.isnan(get_metric("f1").influence([0, 0], [0.1, 0.2])).all()
+    assert np.isnan(get_metric("mape").influence([0.0, 1.0], [0.1, 0.2])).all()
+    assert np.isnan(get_metric("r2").influence([1.0, 1.0], [0.1, 0.2])).all()
+
+
+def test_a_perfect_model_has_no_influence_on_its_rmse():
+    assert get_metric("rmse").influence([1.0, 2.0], [1.0, 2.0]).tolist() == [0, 0]
