@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration import bodies
-from retrain_assets.orchestration.keys import CHECKS, asset_key
+from retrain_assets.orchestration.keys import asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
 from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
@@ -56,6 +56,13 @@ _CHECK_TEXTS = {
     "unseen_holdout": "The champion was not trained on rows that the candidate is judged on.",
     "beats_champion": "The candidate's gain over the champion, on the same rows, exceeds "
     "`gate.min_gain` with the confidence of the spec.",
+    "power": "The smallest gain that this holdout can show with 80% chance.",
+    "slices": "In no slice of the holdout is the candidate worse by more than `max_loss`.",
+    "group_gaps": "Groups of people are treated alike, within the bounds of `gate.group_gaps`.",
+    "calibration": "Predicted probabilities are as often right as they say.",
+    "size": "The model's files are no larger than the budget.",
+    "latency": "Predicting takes no longer than the budget (p95).",
+    "churn": "No more predictions change against the champion than `gate.max_churn`.",
 }
 
 
@@ -154,7 +161,7 @@ def _asset(
         partitions_def=dagster_partitions(spec.scheme),
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
-            for name in CHECKS.get(stage, ())
+            for name in checks_of(spec, stage)
         ],
         description=f"{spec.description}\n\n{_TEXTS[stage]}".strip(),
         group_name=spec.group or spec.name,

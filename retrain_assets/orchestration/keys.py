@@ -4,34 +4,52 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-__all__ = ["CHECKS", "STAGES", "Tag", "asset_key", "asset_keys", "monitor_keys", "retrain_keys"]
+from retrain_assets.spec.model import ModelSpec
+
+__all__ = [
+    "GATE_CHECKS",
+    "STAGES",
+    "Tag",
+    "asset_key",
+    "asset_keys",
+    "checks_of",
+    "monitor_keys",
+    "retrain_keys",
+]
 
 STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_model")
 """The five assets of every model, in the order of the data."""
 
-CHECKS: dict[str, tuple[str, ...]] = {
-    "raw_data": ("contract",),
-    "drift_report": ("no_drift",),
-    "promoted_model": (
-        "finite_scores",
-        "enough_rows",
-        "floor",
-        "beats_baselines",
-        "unseen_holdout",
-        "beats_champion",
-        "power",
-        "slices",
-        "group_gaps",
-        "calibration",
-        "size",
-        "latency",
-        "churn",
-    ),
+GATE_CHECKS: dict[str, str | None] = {
+    "finite_scores": None,
+    "enough_rows": None,
+    "floor": "floor",
+    "beats_baselines": None,
+    "unseen_holdout": None,
+    "beats_champion": None,
+    "power": None,
+    "slices": "slices",
+    "group_gaps": "group_gaps",
+    "calibration": "max_calibration_error",
+    "size": "budgets",
+    "latency": "budgets",
+    "churn": "max_churn",
 }
-"""Checks of each asset; those of `promoted_model` are the criteria of the gate.
+"""The criteria of the gate, and the field of `gate` without which a criterion asks for nothing.
 
 Written out, since importing the gate would cost every process that loads definitions; a test holds
-them equal."""
+them equal to `CRITERIA`."""
+
+
+def checks_of(spec: ModelSpec, stage: str) -> tuple[str, ...]:
+    """Names of the checks of one asset; those of `promoted_model` are the criteria that are asked."""
+    if stage == "promoted_model":
+        return tuple(
+            name
+            for name, field in GATE_CHECKS.items()
+            if field is None or getattr(spec.gate, field) is not None
+        )
+    return {"raw_data": ("contract",), "drift_report": ("no_drift",)}.get(stage, ())
 
 
 @dataclass(frozen=True)

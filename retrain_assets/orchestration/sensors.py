@@ -10,6 +10,7 @@ resumes the tick: nothing is lost, and the run keys see to it that nothing comes
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,10 +29,19 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
+_RETRY_AFTER_SECONDS = (60, 600, 3600)
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
     "dagster/asset_partition_range_end",
 )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Neighbouring partitions for one monitor run, or one version of an unpartitioned source."""
+
+    keys: tuple[str, ...]
+    attempt: int = 1
 
 
 def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg.SensorDefinition]:
@@ -83,7 +93,8 @@ def _arrivals(
     """Requests the monitor run (raw_data, features, drift_report) for every partition that a source
     has and that was not ingested. Models with the same new partitions share a run; a backlog of
     neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
-    source that cannot be asked is logged and asked again."""
+    partition whose run failed is asked for again after 1, 10 and 60 minutes; a source that cannot be
+    asked is logged and asked again."""
     from retrain_assets.errors import RetrainError
 
     cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
@@ -91,10 +102,12 @@ def _arrivals(
     failures: list[str] = []
     busy = _queues_in_progress(context.instance)
     for members in _batches(specs):
+        if len(requests) >= _MAX_REQUESTS_PER_TICK:
+            break
         if _queue(members[0]) in busy:
             # What arrives meanwhile is one range run afterwards, however fast the source is.
             continue
-        wanted: dict[tuple[str, ...], list[str]] = {}
+        wanted: dict[_Group, list[str]] = {}
         for name in members:
             try:
                 groups, cursor[name] = _news(context, specs[name], cursor.get(name))
@@ -103,8 +116,8 @@ def _arrivals(
                 context.log.error(f"{name}: the source cannot be asked what it has: {error}")
                 continue
             for group in groups:
-                wanted.setdefault(tuple(group), []).append(name)
-        requests += [_monitor_request(keys, names, members[0]) for keys, names in wanted.items()]
+                wanted.setdefault(group, []).append(name)
+        requests += [_monitor_request(group, names, members[0]) for group, names in wanted.items()]
     if not requests:
         return dg.SkipReason("; ".join(failures) or "no source has a new partition")
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
@@ -136,37 +149,78 @@ def _batches(specs: Mapping[str, ModelSpec]) -> list[list[str]]:
 
 def _news(
     context: dg.SensorEvaluationContext, spec: ModelSpec, seen: Any
-) -> tuple[list[list[str]], Any]:
-    """What one source has that was not asked for yet, in runs of neighbours, and the new cursor.
+) -> tuple[list[_Group], Any]:
+    """What one source has that was not ingested yet, in runs of neighbours, and the new cursor.
 
-    The cursor is the last key asked for, and the latest keys before it that the source did not have
-    then: files come late and out of order. Without partitions it is the source's version.
+    The cursor is the last key asked for (`through`), the latest keys before it that the source did
+    not have then (`missing`: files come late and out of order), and the keys whose run has not
+    delivered a report so far (`asked`: how often, and when). Without partitions it is the source's
+    version.
     """
     from retrain_assets.data.sources import available_partitions, source_version
 
     if spec.scheme is None:
         version = source_version(spec.source)
-        return ([[f"version {version}"]] if version not in (None, seen) else []), version
+        new = version is not None and version != seen
+        return ([_Group((f"version {version}",))] if new else []), version
+    now = datetime.now(UTC)
     through = seen["through"] if seen else None
     missing = set(seen["missing"]) if seen else set()
+    groups, asked = _again(context, spec, seen["asked"] if seen else {}, now.timestamp())
     after = through and (spec.scheme.shift(min(missing), -1) if missing else through)
-    keys = available_partitions(spec.source, spec.scheme, datetime.now(UTC), after=after)
-    new = [key for key in keys if through is None or key > through or key in missing]
+    keys = available_partitions(spec.source, spec.scheme, now, after=after)
+    new_keys = [key for key in keys if through is None or key > through or key in missing]
     if not keys:
-        return [], seen
+        return groups, {**seen, "asked": asked} if seen else seen
     if through is None:
-        done = context.instance.get_materialized_partitions(asset_key(spec.name, "features"))
-        new = [key for key in new if key not in done]
+        done = context.instance.get_materialized_partitions(asset_key(spec.name, "drift_report"))
+        new_keys = [key for key in new_keys if key not in done]
         missing = set(spec.scheme.between(spec.scheme.key_of(spec.scheme.first), keys[-1]))
     elif keys[-1] > through:
         missing |= set(spec.scheme.between(through, keys[-1]))
     late = sorted(missing - set(keys) - {through})[-_MAX_LATE_PARTITIONS:]
-    latest = max(through or keys[-1], keys[-1])
-    runs = spec.scheme.runs(new, _MAX_PARTITIONS_PER_RUN)
-    return runs, {"through": latest, "missing": late}
+    groups += [_Group(tuple(run)) for run in spec.scheme.runs(new_keys, _MAX_PARTITIONS_PER_RUN)]
+    asked |= {key: (1, now.timestamp()) for key in new_keys}
+    cursor = {"through": max(through or keys[-1], keys[-1]), "missing": late, "asked": asked}
+    return groups, cursor
 
 
-def _monitor_request(keys: Sequence[str], names: Sequence[str], queue: str) -> dg.RunRequest:
+def _again(
+    context: dg.SensorEvaluationContext,
+    spec: ModelSpec,
+    asked: Mapping[str, tuple[int, float]],
+    now: float,
+) -> tuple[list[_Group], dict[str, tuple[int, float]]]:
+    """Partitions whose run ended without a drift report, to be asked for again, and the rest.
+
+    Where raw data is there, something else was to blame (a bad day in the same range): these go
+    again at once. The others failed themselves and go again alone, after ever longer waits, since a
+    source comes back and data is mended; after `_RETRY_AFTER_SECONDS` is used up, a person decides.
+    """
+    if not asked or spec.scheme is None:
+        return [], {}
+    done = context.instance.get_materialized_partitions(asset_key(spec.name, "drift_report"))
+    open_ = {
+        key: (int(times), float(at))
+        for key, (times, at) in asked.items()
+        if key not in done and times <= len(_RETRY_AFTER_SECONDS)
+    }
+    if not open_:
+        return [], {}
+    raw = context.instance.get_materialized_partitions(asset_key(spec.name, "raw_data"))
+    due = [
+        key
+        for key, (times, at) in sorted(open_.items())
+        if (times == 1 and key in raw) or now - at >= _RETRY_AFTER_SECONDS[times - 1]
+    ]
+    whole = spec.scheme.runs([key for key in due if key in raw], _MAX_PARTITIONS_PER_RUN)
+    alone = [[key] for key in due if key not in raw]
+    groups = [_Group(tuple(run), attempt=open_[run[-1]][0] + 1) for run in (*whole, *alone)]
+    return groups, open_ | {key: (open_[key][0] + 1, now) for key in due}
+
+
+def _monitor_request(group: _Group, names: Sequence[str], queue: str) -> dg.RunRequest:
+    keys = group.keys
     unpartitioned = keys[0].startswith("version ")
     tags = {
         Tag.KIND: "monitor",
@@ -178,7 +232,7 @@ def _monitor_request(keys: Sequence[str], names: Sequence[str], queue: str) -> d
     if len(keys) > 1:
         tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
     return dg.RunRequest(
-        run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}",
+        run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
         asset_selection=[key for name in names for key in monitor_keys(name)],
         partition_key=keys[0] if len(keys) == 1 and not unpartitioned else None,
         tags=tags,

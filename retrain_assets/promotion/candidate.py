@@ -49,6 +49,7 @@ class Candidate:
         evidence: path of the holdout's truth and scores, relative to the store.
         reused: the version existed before this run.
         notes: what a reader of the numbers must know.
+        earlier_uses: other candidates that were compared with a champion on the same holdout before.
         measured: size_bytes of the model's files and, where `gate.budgets` asks, p95 of the
             milliseconds to predict one row (row_ms) and 1,000 rows (batch_ms).
     """
@@ -72,6 +73,7 @@ class Candidate:
     reused: bool
     notes: tuple[str, ...]
     measured: Mapping[str, float] = field(default_factory=dict)
+    earlier_uses: int = 0
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
@@ -170,6 +172,7 @@ def build_candidate(
         reused=found is not None,
         notes=(*evaluation.notes, *(f"{key} is missing" for key in rows.missing)),
         measured=_measured(spec, model, rows.holdout),
+        earlier_uses=_earlier_uses(spec, rows, fingerprint, store) if champion else 0,
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
@@ -316,6 +319,20 @@ def _evaluate(
         row_partitions=rows.holdout_partitions,
         keep=spec.gate.columns,
     )
+
+
+def _earlier_uses(spec: ModelSpec, rows: _Rows, fingerprint: str, store: "TableStore") -> int:
+    """Count this comparison on its holdout; how many other candidates were compared on it before.
+
+    The same candidate counts once, however often it is built.
+    """
+    used: list[str] = []
+    if store.json_exists(spec.name, "holdout_uses", rows.holdout_name):
+        used = store.read_json(spec.name, "holdout_uses", rows.holdout_name)
+    if fingerprint not in used:
+        used.append(fingerprint)
+        store.write_json(spec.name, "holdout_uses", rows.holdout_name, used)
+    return used.index(fingerprint)
 
 
 def _measured(spec: ModelSpec, model: "TabularModel", holdout: "pa.Table") -> dict[str, float]:

@@ -47,7 +47,6 @@ def judge_and_promote(
     registry: "MlflowRegistry",
     ledger: "Ledger",
     actor: str,
-    earlier_uses: int = 0,
 ) -> Outcome:
     """Judge the stored candidate of `partition`; promote it if every criterion passed.
 
@@ -74,7 +73,7 @@ def judge_and_promote(
         report = GateReport.from_json(json.dumps(champion.evidence["gate"]))
         sentence, promotion = champion.reason, champion
     else:
-        _, report, sentence = judge(spec, partition, store=store, earlier_uses=earlier_uses)
+        _, report, sentence = judge(spec, partition, store=store)
     if promotion is None and report.decision == "promote":
         promotion = ledger.promote(
             LedgerCandidate(
@@ -96,7 +95,7 @@ def judge_and_promote(
 
 
 def judge(
-    spec: ModelSpec, partition: str | None, *, store: "TableStore", earlier_uses: int = 0
+    spec: ModelSpec, partition: str | None, *, store: "TableStore"
 ) -> tuple[Candidate, GateReport, str]:
     """The gate's verdict on the stored candidate, from its stored evidence alone.
 
@@ -107,7 +106,6 @@ def judge(
         spec: the model.
         partition: the candidate's.
         store: where its evidence is.
-        earlier_uses: how many candidates were compared with a champion on this holdout before.
 
     Returns:
         The candidate, the report, and the verdict in one line.
@@ -131,7 +129,7 @@ def judge(
         units=units,
         columns=evaluation.columns,
         measured=candidate.measured,
-        earlier_uses=earlier_uses,
+        earlier_uses=candidate.earlier_uses,
     )
     sentence = gate_sentence(
         report,

@@ -85,8 +85,8 @@ def test_a_daemon_killed_between_evaluation_and_submission_loses_nothing_and_rep
         runs = instance.get_runs()
     keys = Counter(run.tags["dagster/run_key"] for run in runs)
     assert keys == {
-        f"monitor|churn|{day(1)}..{day(2)}": 1,
-        f"monitor|churn|{day(4)}..{day(6)}": 1,
+        f"monitor|churn|{day(1)}..{day(2)}|1": 1,
+        f"monitor|churn|{day(4)}..{day(6)}|1": 1,
         f"retrain|churn|first|{day(6)}": 1,
     }
     assert [run.status for run in runs if not run.is_success] == []

@@ -20,7 +20,7 @@ from retrain_assets.orchestration import executors
 from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.executors import PRELOAD, executor_of
 from retrain_assets.orchestration.factory import model_assets
-from retrain_assets.orchestration.keys import CHECKS, STAGES, asset_key
+from retrain_assets.orchestration.keys import STAGES, asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions
 from retrain_assets.orchestration.quarantine import quarantine_assets
 from retrain_assets.orchestration.schedules import build_schedules
@@ -126,7 +126,7 @@ def test_every_asset_has_its_checks(graph):
         key: {check.name for check in graph.get(key).check_keys}
         for key in graph.get_all_asset_keys()
     }
-    assert found == {asset_key("churn", stage): set(CHECKS.get(stage, ())) for stage in STAGES}
+    assert found == {asset_key("churn", stage): set(checks_of(_spec(), stage)) for stage in STAGES}
     assert "beats_champion" in found[asset_key("churn", "promoted_model")]
 
 

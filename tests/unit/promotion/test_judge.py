@@ -75,9 +75,9 @@ def test_days_are_clusters_where_there_are_at_least_ten(
 
 
 def test_slices_budgets_and_reuse_reach_the_gate(store: TableStore) -> None:
-    stored(store, CANDIDATE, 14)
+    stored(store, replace(CANDIDATE, earlier_uses=2), 14)
     spec = spec_with(slices={"columns": ["carrier"]}, budgets={"size_bytes": 4000})
-    _, report, sentence = judge(spec, CANDIDATE.partition, store=store, earlier_uses=2)
+    _, report, sentence = judge(spec, CANDIDATE.partition, store=store)
     assert report.criterion("slices").numbers["judged"] == 2
     assert report.criterion("size").passed is False
     assert report.confidence == pytest.approx(1 - 0.05 / 6)

@@ -1,0 +1,72 @@
+"""A partition whose monitor run failed is asked for again: soon, then ever later, then no more."""
+
+import json
+
+import pytest
+from orchestration.harness import World, day, days, succeeded
+
+from retrain_assets.orchestration import sensors
+
+
+def asked_for(world: World) -> list[tuple[str, ...]]:
+    """Partitions of the runs that the next tick of `arrivals` requests."""
+    found = []
+    for request in world.loop.evaluate("arrivals"):
+        tags = request.tags
+        first = request.partition_key or tags["dagster/asset_partition_range_start"]
+        last = request.partition_key or tags["dagster/asset_partition_range_end"]
+        found.append((first, last))
+    return found
+
+
+def age(world: World, seconds: float) -> None:
+    """Let the cursor believe that its requests are `seconds` older."""
+    cursor = json.loads(world.loop.cursors["arrivals"])
+    for model in cursor.values():
+        model["asked"] = {key: [n, at - seconds] for key, (n, at) in model["asked"].items()}
+    world.loop.cursors["arrivals"] = json.dumps(cursor)
+
+
+def test_the_good_days_around_a_bad_one_go_on_without_it(world: World) -> None:
+    world.add()
+    world.say(bad={"churn": [day(3)]})
+    (failed,) = world.ingest(*days(1, 6))
+    assert not failed.success
+    done = world.loop.tick("arrivals")
+    assert [run.success for run in done] == [True, True]
+    assert world.materialized("drift_report") == {*days(1, 2), *days(4, 6)}
+    assert asked_for(world) == []
+
+
+def test_a_bad_day_is_asked_for_again_after_ever_longer_waits_and_then_no_more(
+    world: World,
+) -> None:
+    world.add()
+    world.say(bad={"churn": [day(1)]})
+    world.ingest(day(1))
+    for wait in sensors._RETRY_AFTER_SECONDS:
+        age(world, wait / 2)
+        assert asked_for(world) == []
+        age(world, wait / 2)
+        assert asked_for(world) == [(day(1), day(1))]
+    age(world, 10 * max(sensors._RETRY_AFTER_SECONDS))
+    assert asked_for(world) == []
+
+
+def test_a_day_that_was_mended_is_ingested_by_the_next_try(world: World) -> None:
+    world.add()
+    world.say(bad={"churn": [day(1)]})
+    world.ingest(day(1))
+    world.say(bad={})
+    age(world, 60)
+    succeeded(world.loop.tick("arrivals"))
+    assert world.materialized("drift_report") == {day(1)}
+    assert asked_for(world) == []
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_what_was_ingested_is_not_asked_for_again(world: World, n: int) -> None:
+    world.add()
+    succeeded(world.ingest(*days(1, n)))
+    age(world, 10_000)
+    assert asked_for(world) == []
