@@ -1,7 +1,7 @@
-"""From two tables to a `DriftReport`: which statistics a column gets, and what counts as drift.
+"""From two tables or profiles to a `DriftReport`: what counts as drift.
 
-Belongs here: column kinds, the decision rule, the verdict, the alarm over several reports. Does
-not: formulas (`statistics`), the report's form (`report`), pictures (`render`), reading tables.
+Belongs here: pairing columns, the decision rule, the verdict, the alarm over several reports. Does
+not: what moved in a column (`measure`), formulas (`statistics`), reading (`columns`), pictures.
 
 The rule. **Effect size first, significance as evidence**: a feature drifts when one of its effects
 reaches its threshold *and* that effect's test has a Benjamini-Hochberg adjusted p-value below
@@ -31,22 +31,54 @@ hundreds of categories neither drown nor invent a change.
 Too little data is said, not guessed: below `min_rows` rows on a side the verdict is `undecided`; a
 feature below `min_rows` non-null values on a side is judged on its null rate alone.
 
+Either side may be a table, a file that is read column by column (`columns.open_table`), or a stored
+profile. Two tables give exact distances; with a profile the Kolmogorov-Smirnov and Wasserstein
+distances are certified intervals, whose lower end is judged.
+
+Weights: with the champion's feature importance the share of drifted features and the score count
+each feature by it. Calibration: with the reference's own partitions a threshold is never below what
+this statistic does between them (`calibration`).
+
 Known limits: a timestamp that moves on with time always drifts (exclude it); the Wasserstein effect
 of a heavy tail may follow one outlier once Kolmogorov-Smirnov finds any difference at all; a
 vanished rare category is seen only through its group.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import frexp
-from typing import Any, NamedTuple
-from zlib import crc32
+from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
 import pyarrow as pa
 
 from retrain_assets.drift import statistics
+from retrain_assets.drift.categories import MAX_COMPARED, CategoryCounts
+from retrain_assets.drift.columns import (
+    NUMERIC_FAMILIES,
+    ArrowSource,
+    Source,
+    blocks,
+    category_counts,
+    column_family,
+    numeric_pieces,
+    numeric_values,
+)
+from retrain_assets.drift.exact import compare_numbers
+from retrain_assets.drift.intervals import compare_profiles
+from retrain_assets.drift.measure import (
+    Limits,
+    Measured,
+    Picture,
+    measure_categories,
+    measure_nulls,
+    measure_numbers,
+)
+from retrain_assets.drift.profile import (
+    CategoryProfile,
+    NumericProfile,
+    TableProfile,
+    profile_column,
+)
 from retrain_assets.drift.report import (
     VERDICTS,
     DriftReport,
@@ -56,23 +88,70 @@ from retrain_assets.drift.report import (
     drift_score,
 )
 from retrain_assets.errors import DriftError
-from retrain_assets.spec.model import Alarm, Drift, Thresholds
 
-__all__ = ["alarm", "category_counts", "column_family", "compare", "numeric_values"]
+if TYPE_CHECKING:
+    from retrain_assets.drift.calibration import Calibration
 
-EXACT_INTEGER = 2**53
+__all__ = [
+    "AlarmRule", "Comparable", "DriftRule", "alarm", "category_counts", "column_family", "compare",
+    "compare_with_pictures", "measure_all", "numeric_values",
+]  # fmt: skip
+
 REASONS_SHOWN = 5
-NUMERIC_FAMILIES = ("number", "timestamp", "date", "time of day", "duration")
+
+Comparable: TypeAlias = pa.Table | Source | TableProfile
+
+
+class AlarmRule(Protocol):
+    """When drift of single reports becomes an alarm: `spec.model.Alarm`, or its like."""
+
+    @property
+    def share_of_features(self) -> float:
+        """Share of drifted features that makes a report drifted."""
+
+    @property
+    def of_last(self) -> int:
+        """Reports that are looked at."""
+
+    @property
+    def at_least(self) -> int:
+        """Drifted reports among them that raise the alarm."""
+
+
+class DriftRule(Protocol):
+    """How drift is judged: `spec.model.Drift`, or its like."""
+
+    @property
+    def min_rows(self) -> int:
+        """Fewest rows on either side."""
+
+    @property
+    def alpha(self) -> float:
+        """False-discovery rate."""
+
+    @property
+    def thresholds(self) -> Limits:
+        """Effect sizes."""
+
+    @property
+    def alert(self) -> AlarmRule:
+        """From drifted features to a verdict."""
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Columns that are not watched."""
 
 
 def compare(
-    reference: pa.Table,
-    current: pa.Table,
-    spec: Drift,
+    reference: Comparable,
+    current: Comparable,
+    spec: DriftRule,
     *,
     columns: Sequence[str],
     reference_name: str,
     current_name: str,
+    importance: Mapping[str, float] | None = None,
+    calibration: Calibration | None = None,
 ) -> DriftReport:
     """Compare `columns` of two tables by the rule in this module's docstring.
 
@@ -84,6 +163,8 @@ def compare(
             has is drifted, one that only `current` has is named in the reasons.
         reference_name: what the reference is, for people.
         current_name: what the current rows are, for people.
+        importance: weight >= 0 per feature, 0 where it has none; by default all weigh the same.
+        calibration: what the statistics do between partitions of the reference.
 
     Returns:
         The report; `undecided` below `spec.min_rows` rows on either side or without any column.
@@ -92,35 +173,77 @@ def compare(
         DriftError: a column is in neither table, occurs twice, or has a type that cannot be
             compared (lists, structs, binary); names all of them.
     """
+    report, _ = compare_with_pictures(
+        reference, current, spec, columns=columns, reference_name=reference_name,
+        current_name=current_name, importance=importance, calibration=calibration, pictures=False,
+    )  # fmt: skip
+    return report
+
+
+def compare_with_pictures(
+    reference: Comparable,
+    current: Comparable,
+    spec: DriftRule,
+    *,
+    columns: Sequence[str],
+    reference_name: str,
+    current_name: str,
+    importance: Mapping[str, float] | None = None,
+    calibration: Calibration | None = None,
+    pictures: bool = True,
+) -> tuple[DriftReport, dict[str, Picture]]:
+    """As `compare`, with the distributions of every feature that has one."""
     names = [name for name in dict.fromkeys(columns) if name not in spec.exclude]
-    _check_columns(reference, current, names)
-    measured = [
-        _measure(name, reference, current, spec) for name in names if name in reference.column_names
-    ]
-    features = _judge(measured, spec.alpha)
-    share = sum(row.drifted for row in features) / len(features) if features else 0.0
-    verdict, headline = _verdict(reference.num_rows, current.num_rows, features, share, spec)
-    added = sorted(set(current.column_names) - set(reference.column_names) - set(spec.exclude))
+    ref, cur = _Side(reference, "reference"), _Side(current, "current")
+    _check_columns(ref, cur, names)
+    _check_importance(importance)
+    measured = _measured(ref, cur, spec, names, pictures)
+    if calibration is not None:
+        measured = [calibration.applied(column) for column in measured]
+    features = _judge(measured, spec.alpha, importance, calibration)
+    share = _share(features)
+    verdict, headline = _verdict(ref.rows, cur.rows, features, share, spec)
+    added = sorted(set(cur.types) - set(ref.types) - set(spec.exclude))
     reasons = [headline]
     if added:
         listed = ", ".join(f"`{name}`" for name in added)
         reasons.append(f"only in {current_name}, not compared: {listed}")
     worst = sorted((row for row in features if row.drifted), key=lambda row: -row.severity)
     reasons += [row.reasons[0] for row in worst[:REASONS_SHOWN]]
-    return DriftReport(
+    report = DriftReport(
         verdict=verdict,
         reasons=tuple(reasons),
         features=features,
-        n_reference=reference.num_rows,
-        n_current=current.num_rows,
+        n_reference=ref.rows,
+        n_current=cur.rows,
         share_drifted=share,
         score=drift_score(features),
         reference=reference_name,
         current=current_name,
+        exact=all(column.exact for column in measured),
+        calibrated_on=0 if calibration is None else calibration.partitions,
     )
+    shown = {row.feature: row.picture for row in measured if row.picture is not None}
+    return report, shown
 
 
-def alarm(verdicts: Sequence[str], alert: Alarm) -> bool:
+def measure_all(
+    reference: Comparable, current: Comparable, spec: DriftRule, columns: Sequence[str]
+) -> list[Measured]:
+    """Effects and tests of `columns` (those that the reference has), before any decision."""
+    ref, cur = _Side(reference, "reference"), _Side(current, "current")
+    _check_columns(ref, cur, columns)
+    return _measured(ref, cur, spec, columns, pictures=False)
+
+
+def _measured(
+    ref: _Side, cur: _Side, spec: DriftRule, names: Sequence[str], pictures: bool
+) -> list[Measured]:
+    pairs = _Pairs(ref, cur, spec, pictures)
+    return list(pairs.measure([name for name in names if name in ref.types]))
+
+
+def alarm(verdicts: Sequence[str], alert: AlarmRule) -> bool:
     """Whether at least `alert.at_least` of the last `alert.of_last` verdicts are `drifted`.
 
     Args:
@@ -130,6 +253,7 @@ def alarm(verdicts: Sequence[str], alert: Alarm) -> bool:
     Raises:
         DriftError: a verdict is not one of stable, drifted, undecided.
 
+    >>> from retrain_assets.spec.model import Alarm
     >>> alarm(["drifted", "stable", "drifted"], Alarm(of_last=3, at_least=2))
     True
     """
@@ -139,296 +263,200 @@ def alarm(verdicts: Sequence[str], alert: Alarm) -> bool:
     return verdicts[-alert.of_last :].count("drifted") >= alert.at_least
 
 
-def column_family(kind: pa.DataType) -> str | None:
-    """What an Arrow type holds: number, boolean, text, timestamp, date, time of day, duration.
+class _Side:
+    """A table or a profile, asked in the same way."""
 
-    "null" for a column of nulls only, None for types that cannot be compared. Dictionaries are
-    text whatever their values are: who encodes integers says that they are labels.
-    """
-    types = pa.types
-    families = {
-        "number": (types.is_integer, types.is_floating, types.is_decimal),
-        "boolean": (types.is_boolean,),
-        "text": (types.is_string, types.is_large_string, types.is_string_view),
-        "timestamp": (types.is_timestamp,),
-        "date": (types.is_date,),
-        "time of day": (types.is_time,),
-        "duration": (types.is_duration,),
-        "null": (types.is_null,),
-    }
-    if types.is_dictionary(kind):
-        return "text" if column_family(kind.value_type) is not None else None
-    for family, tests in families.items():
-        if any(test(kind) for test in tests):
-            return family
-    return None
+    def __init__(self, given: Comparable, name: str) -> None:
+        self.name = name
+        self.profile = given if isinstance(given, TableProfile) else None
+        self.source: Source | None = None
+        self.repeated: set[str] = set()
+        if isinstance(given, TableProfile):
+            self.rows = given.rows
+            self.types = {key: column.type for key, column in given.columns.items()}
+            self.families = {key: column.family for key, column in given.columns.items()}
+            self.types.update(given.left_out)
+            self.families.update(dict.fromkeys(given.left_out))
+            return
+        source = ArrowSource(given) if isinstance(given, pa.Table) else given
+        self.source, self.rows = source, source.rows
+        self.types, self.families = {}, {}
+        for column in source.schema:
+            if column.name in self.types:
+                self.repeated.add(column.name)
+            self.types[column.name] = str(column.type)
+            self.families[column.name] = column_family(column.type)
 
-
-def numeric_values(column: pa.ChunkedArray) -> npt.NDArray[Any]:
-    """The non-null values of a numeric, time or all-null column, shape (non-null,), in row order.
-
-    Integers as they are (int64 or uint64), everything else float64: decimals rounded, timestamps
-    and dates as seconds since 1970-01-01 UTC, times and durations as seconds. NaN counts as null.
-    """
-    import pyarrow.compute as pc
-
-    kind, values = column.type, column.drop_null()
-    if pa.types.is_integer(kind):
-        wide = pa.uint64() if pa.types.is_unsigned_integer(kind) else pa.int64()
-        return np.asarray(values.cast(wide).to_numpy())
-    if column_family(kind) in ("timestamp", "date", "time of day", "duration"):
-        units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-        if pa.types.is_date32(kind):
-            return np.asarray(values.cast(pa.int32()).to_numpy() * 86400.0)
-        per_second = 10**3 if pa.types.is_date64(kind) else units[kind.unit]
-        storage = pa.int32() if kind.bit_width == 32 else pa.int64()
-        return np.asarray(values.cast(storage).to_numpy() / per_second)
-    numbers = np.asarray(pc.cast(values, pa.float64()).to_numpy(), dtype=np.float64)
-    return numbers[~np.isnan(numbers)]
+    types: dict[str, str]
+    families: dict[str, str | None]
+    rows: int
 
 
-def category_counts(column: pa.ChunkedArray) -> dict[str, int]:
-    """Rows per non-null category of a text, boolean, dictionary or all-null column."""
-    import pyarrow.compute as pc
-
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    counted = pc.value_counts(column.cast(pa.large_string()).drop_null())
-    values, counts = counted.field("values").to_pylist(), counted.field("counts").to_pylist()
-    return dict(zip(values, counts, strict=True))
-
-
-class _Effect(NamedTuple):
-    """One effect size, corrected for noise, and how to say it."""
-
-    size: float
-    threshold: float
-    phrase: str
-
-
-@dataclass(frozen=True)
-class _Test:
-    """One p-value, the effects that it is the evidence for, and what changed in words."""
-
-    p_value: float
-    effects: tuple[_Effect, ...]
-    change: str = ""
-
-
-@dataclass
-class _Measured:
-    """Everything about one column before multiple testing is corrected."""
-
-    feature: str
-    kind: Kind
-    n_reference: int = 0
-    n_current: int = 0
-    statistics: dict[str, float] = field(default_factory=dict)
-    tests: list[_Test] = field(default_factory=list)
-    broken: str | None = None
-    broken_severity: float = 0.0
-    notes: list[str] = field(default_factory=list)
-
-
-def _check_columns(reference: pa.Table, current: pa.Table, names: Sequence[str]) -> None:
+def _check_columns(reference: _Side, current: _Side, names: Sequence[str]) -> None:
     problems = []
     for name in names:
-        tables = [("reference", reference), ("current", current)]
-        held = [(side, table) for side, table in tables if name in table.column_names]
+        held = [side for side in (reference, current) if name in side.types]
         if not held:
             problems.append(f"'{name}': is in neither table")
-        for side, table in held:
-            if table.column_names.count(name) > 1:
-                problems.append(f"'{name}': must be unique, occurs more than once in {side}")
-            elif column_family(table.schema.field(name).type) is None:
-                kind = table.schema.field(name).type
-                problems.append(f"'{name}': type {kind} in {side} cannot be compared")
+        for side in held:
+            if name in side.repeated:
+                problems.append(f"'{name}': must be unique, occurs more than once in {side.name}")
+            elif side.families[name] is None:
+                problems.append(
+                    f"'{name}': type {side.types[name]} in {side.name} cannot be compared"
+                )
     if problems:
         raise DriftError(
             "columns: " + "; ".join(problems) + ". Correct them or name them in drift.exclude"
         )
 
 
-def _measure(name: str, reference: pa.Table, current: pa.Table, spec: Drift) -> _Measured:
-    """Statistics and tests of one column that the reference has."""
-    ref_type = reference.schema.field(name).type
-    ref_column = reference.column(name)
-    ref_family = column_family(ref_type)
-    if name not in current.column_names:
-        result = _Measured(name, _kind(ref_family))
-        result.n_reference = _present(ref_column)
-        result.broken = f"`{name}`: missing from current"
-        # As if every value were null.
-        result.broken_severity = 1 / spec.thresholds.null_rate
+def _check_importance(importance: Mapping[str, float] | None) -> None:
+    wrong = {name: x for name, x in (importance or {}).items() if not 0 <= x < float("inf")}
+    if wrong:
+        name, value = next(iter(wrong.items()))
+        raise DriftError(f"importance of '{name}': must be >= 0 and finite, got {value}")
+
+
+class _Pairs:
+    """Both sides of each column, counted and measured."""
+
+    def __init__(self, ref: _Side, cur: _Side, spec: DriftRule, pictures: bool) -> None:
+        self.ref, self.cur, self.spec, self.pictures = ref, cur, spec, pictures
+
+    def measure(self, names: Sequence[str]) -> Iterator[Measured]:
+        """Columns that the reference has, in order."""
+        rows = max([side.rows for side in (self.ref, self.cur) if side.source is not None] or [0])
+        for group in blocks(names, rows):
+            for side in (self.ref, self.cur):
+                if side.source is not None:
+                    side.source.block([name for name in group if name in side.types])
+            for name in group:
+                yield self._measure(name)
+
+    def _measure(self, name: str) -> Measured:
+        ref, cur, spec = self.ref, self.cur, self.spec
+        family = str(ref.families[name])
+        if name not in cur.types:
+            result = Measured(name, _kind(family))
+            result.n_reference = _count(ref, name)
+            result.broken = f"`{name}`: missing from current"
+            # As if every value were null.
+            result.broken_severity = 1 / spec.thresholds.null_rate
+            return result
+        other = str(cur.families[name])
+        if family != other and not {family, other} <= set(_CATEGORICAL):
+            return self._measure_unlike(name)
+        result, fill = self._numbers(name) if family in NUMERIC_FAMILIES else self._categories(name)
+        return self._finish(result, fill)
+
+    def _finish(self, result: Measured, fill: Callable[[], None]) -> Measured:
+        spec, n_ref, n_cur = self.spec, result.n_reference, result.n_current
+        measure_nulls(result, self.ref.rows, self.cur.rows, spec.thresholds)
+        if min(n_ref, n_cur) < spec.min_rows:
+            result.notes.append(
+                f"`{result.feature}`: {n_ref:,} and {n_cur:,} non-null values, min_rows is "
+                f"{spec.min_rows:,}: judged on its null rate alone"
+            )
+        elif not result.broken:
+            fill()
         return result
-    cur_column, cur_type = current.column(name), current.schema.field(name).type
-    cur_family = column_family(cur_type)
-    n_ref, n_cur = _present(ref_column), _present(cur_column)
-    # A column without any value has whatever type its reader chose for it.
-    kind = _kind(ref_family if n_ref or not n_cur else cur_family)
-    result = _Measured(name, kind, n_ref, n_cur)
-    _measure_nulls(result, reference.num_rows, current.num_rows, spec.thresholds)
-    if n_ref and n_cur and ref_family != cur_family:
-        result.broken = f"`{name}`: was {ref_family} ({ref_type}), is {cur_family} ({cur_type})"
-        result.broken_severity = 1 / spec.thresholds.null_rate
-        return result
-    if min(n_ref, n_cur) < spec.min_rows:
-        result.notes.append(
-            f"`{name}`: {n_ref:,} and {n_cur:,} non-null values, min_rows is {spec.min_rows:,}: "
-            "judged on its null rate alone"
-        )
-        return result
-    if kind == "numeric":
-        _measure_numbers(result, ref_column, cur_column, str(ref_family), spec.thresholds)
-    else:
-        _measure_categories(result, ref_column, cur_column, spec.thresholds)
-    return result
+
+    def _measure_unlike(self, name: str) -> Measured:
+        """A column of two families; one without any value has whatever type its reader chose."""
+        ref, cur = self.ref, self.cur
+        n_ref, n_cur = _count(ref, name), _count(cur, name)
+        family, other = str(ref.families[name]), str(cur.families[name])
+        result = Measured(name, _kind(family if n_ref or not n_cur else other), n_ref, n_cur)
+        if n_ref and n_cur:
+            kinds = ref.types[name], cur.types[name]
+            result.broken = f"`{name}`: was {family} ({kinds[0]}), is {other} ({kinds[1]})"
+            result.broken_severity = 1 / self.spec.thresholds.null_rate
+            measure_nulls(result, ref.rows, cur.rows, self.spec.thresholds)
+            return result
+        return self._finish(result, lambda: None)
+
+    def _numbers(self, name: str) -> tuple[Measured, Callable[[], None]]:
+        ref, cur = self.ref, self.cur
+        family = str(ref.families[name])
+        if ref.source is not None and cur.source is not None:
+            whole = all(_is_whole(side, name) for side in (ref, cur))
+            sources = ref.source, cur.source
+            found = compare_numbers(
+                lambda: numeric_pieces(sources[0], name, as_float=not whole),
+                lambda: numeric_pieces(sources[1], name, as_float=not whole),
+                with_histogram=self.pictures,
+            )
+        else:
+            profiles = self._profiles(name)
+            assert isinstance(profiles[0], NumericProfile)
+            assert isinstance(profiles[1], NumericProfile)
+            found = compare_profiles(*profiles, with_histogram=self.pictures)
+        # Of no value on either side it is not known that they would be numbers.
+        kind: Kind = "numeric" if found.n or found.m or family != "null" else "categorical"
+        result = Measured(name, kind, found.n, found.m)
+        thresholds = self.spec.thresholds
+        return result, lambda: measure_numbers(result, found, family, thresholds)
+
+    def _profiles(self, name: str) -> tuple[Any, Any]:
+        """Both columns as profiles; a table's is made on the other's grid."""
+        ref = None if self.ref.profile is None else self.ref.profile.columns[name]
+        cur = None if self.cur.profile is None else self.cur.profile.columns[name]
+        for side, other in ((self.ref, cur), (self.cur, ref)):
+            if side.source is not None:
+                made = profile_column(
+                    side.source, name, side.types[name], str(side.families[name]), other
+                )
+                ref, cur = (made, cur) if side is self.ref else (ref, made)
+        return ref, cur
+
+    def _categories(self, name: str) -> tuple[Measured, Callable[[], None]]:
+        sides = []
+        for side in (self.ref, self.cur):
+            if side.profile is not None:
+                column = side.profile.columns[name]
+                assert isinstance(column, CategoryProfile)
+                sides.append(column.counted)
+            elif side.source is not None:
+                sides.append(CategoryCounts(limit=MAX_COMPARED).add(side.source.chunks(name)))
+        result = Measured(name, "categorical", sides[0].n, sides[1].n)
+        thresholds = self.spec.thresholds
+        families = {str(side.families[name]) for side in (self.ref, self.cur)}
+        if len(families - {"null"}) > 1 and sides[0].n and sides[1].n:
+            kinds = [f"{side.families[name]} ({side.types[name]})" for side in (self.ref, self.cur)]
+            result.broken = f"`{name}`: was {kinds[0]}, is {kinds[1]}"
+            result.broken_severity = 1 / thresholds.null_rate
+        return result, lambda: measure_categories(result, sides[0], sides[1], thresholds)
+
+
+_CATEGORICAL = ("text", "boolean", "null")
 
 
 def _kind(family: str | None) -> Kind:
     return "numeric" if family in NUMERIC_FAMILIES else "categorical"
 
 
-def _present(column: pa.ChunkedArray) -> int:
+def _is_whole(side: _Side, name: str) -> bool:
+    assert side.source is not None
+    kind = side.source.schema.field(name).type
+    return bool(pa.types.is_integer(kind)) or side.families[name] != "number"
+
+
+def _count(side: _Side, name: str) -> int:
     """Non-null values, NaN being null."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_floating(column.type):
-        return int(numeric_values(column).size)
-    return len(column) - int(column.null_count)
+    if side.profile is not None:
+        return side.profile.columns[name].n
+    assert side.source is not None
+    family = str(side.families[name])
+    return profile_column(side.source, name, side.types[name], family).n
 
 
-def _measure_nulls(result: _Measured, n_ref: int, n_cur: int, thresholds: Thresholds) -> None:
-    if n_ref == 0 or n_cur == 0:
-        return
-    nulls_ref, nulls_cur = n_ref - result.n_reference, n_cur - result.n_current
-    before, after = nulls_ref / n_ref, nulls_cur / n_cur
-    change = abs(after - before)
-    result.statistics |= {
-        "null_rate_reference": before,
-        "null_rate_current": after,
-        "null_rate_change": change,
-    }
-    if nulls_ref + nulls_cur in (0, n_ref + n_cur):
-        return  # nothing or everything null: no evidence is possible, it would dilute the others
-    p_value = statistics.two_proportions(nulls_ref, n_ref, nulls_cur, n_cur)
-    phrase = f"null rate {before:.1%} → {after:.1%} (threshold {thresholds.null_rate:.1%})"
-    result.tests.append(_Test(p_value, (_Effect(change, thresholds.null_rate, phrase),)))
-
-
-def _measure_numbers(
-    result: _Measured,
-    reference: pa.ChunkedArray,
-    current: pa.ChunkedArray,
-    family: str,
-    thresholds: Thresholds,
-) -> None:
-    ref, cur, offset, unit = _aligned(numeric_values(reference), numeric_values(current))
-    n, m = ref.size, cur.size
-    found = statistics.kolmogorov_smirnov(ref, cur)
-    counts = statistics.decile_counts(ref, cur)
-    stability = max(0.0, statistics.psi(*counts) - statistics.psi_noise(counts[0].size, n, m))
-    ks_effect = statistics.excess(found.statistic, statistics.ks_noise(n, m))
-    effects = [
-        _Effect(
-            ks_effect, thresholds.ks, f"KS {found.statistic:.2f} (threshold {thresholds.ks:.2f})"
-        ),
-        _Effect(stability, thresholds.psi, f"PSI {stability:.2f} (threshold {thresholds.psi:.2f})"),
-    ]
-    result.statistics |= {"ks": found.statistic, "psi": stability}
-    change = ""
-    finite_ref, finite_cur = ref[np.isfinite(ref)], cur[np.isfinite(cur)]
-    if finite_ref.size and finite_cur.size:
-        means = [float(side.mean()) * unit + offset for side in (finite_ref, finite_cur)]
-        distance = statistics.wasserstein(finite_ref, finite_cur)
-        result.statistics |= {
-            "wasserstein": distance * unit,
-            "mean_reference": means[0],
-            "mean_current": means[1],
-        }
-        change = f"mean {_pair(means[0], means[1], family)}"
-        # Rounding gives a constant a deviation of about 1e-17, which nothing may be divided by.
-        if finite_ref.min() < finite_ref.max():
-            noise = statistics.wasserstein_noise(finite_ref, finite_cur)
-            deviation = float(finite_ref.std())
-            result.statistics["wasserstein_scaled"] = distance / deviation
-            phrase = f"Wasserstein {distance / deviation:.2f} sd (threshold {thresholds.wasserstein:.2f})"
-            scaled = statistics.excess(distance, noise) / deviation
-            effects.append(_Effect(scaled, thresholds.wasserstein, phrase))
-    result.tests.append(_Test(found.p_value, tuple(effects), change))
-
-
-def _aligned(
-    reference: npt.NDArray[Any], current: npt.NDArray[Any]
-) -> tuple[statistics.Sample, statistics.Sample, float, float]:
-    """Both samples as float64, with the offset and unit that give back the values.
-
-    Integers beyond 2**53 are counted from their common minimum, which is exact while their range
-    stays below 2**53 (else to 16 digits of the range). Magnitudes beyond 1e77 are divided by a
-    power of two, so that sums and squares stay finite.
-    """
-    both_integer = reference.dtype.kind in "iu" and current.dtype.kind in "iu"
-    if both_integer:
-        low = min(int(reference.min()), int(current.min()))
-        high = max(int(reference.max()), int(current.max()))
-        if max(-low, high) > EXACT_INTEGER and high - low <= EXACT_INTEGER:
-            sides = [
-                (side - side.dtype.type(low)).astype(np.float64) for side in (reference, current)
-            ]
-            return sides[0], sides[1], float(low), 1.0
-    ref, cur = reference.astype(np.float64), current.astype(np.float64)
-    finite = [np.abs(side[np.isfinite(side)]).max(initial=0.0) for side in (ref, cur)]
-    exponent = frexp(float(max(finite)))[1]
-    unit = 2.0 ** (exponent - 256) if exponent > 256 else 1.0
-    return ref / unit, cur / unit, 0.0, unit
-
-
-def _measure_categories(
-    result: _Measured,
-    reference: pa.ChunkedArray,
-    current: pa.ChunkedArray,
-    thresholds: Thresholds,
-) -> None:
-    in_ref, in_cur = category_counts(reference), category_counts(current)
-    names = sorted(in_ref.keys() | in_cur.keys(), key=lambda name: (crc32(name.encode()), name))
-    ref = np.array([in_ref.get(name, 0) for name in names], dtype=np.int64)
-    cur = np.array([in_cur.get(name, 0) for name in names], dtype=np.int64)
-    n, m = int(ref.sum()), int(cur.sum())
-    groups = statistics.group_rare(ref + cur, min(n, m) / (n + m))
-    grouped = [np.bincount(groups, weights=side).astype(np.int64) for side in (ref, cur)]
-    k = int(grouped[0].size)
-    found = statistics.chi_square(*grouped)
-    association = statistics.excess(
-        statistics.cramers_v(*grouped), statistics.cramers_v_noise(k, n, m)
-    )
-    stability = max(0.0, statistics.psi(*grouped) - statistics.psi_noise(k, n, m))
-    unseen = statistics.unseen_share(ref, cur)
-    result.statistics |= {
-        "chi2": found.statistic,
-        "cramers_v": association,
-        "psi": stability,
-        "unseen": unseen,
-    }
-    phrase = f"Cramér's V {association:.2f} (threshold {thresholds.cramers_v:.2f})"
-    effects = (
-        _Effect(association, thresholds.cramers_v, phrase),
-        _Effect(stability, thresholds.psi, f"PSI {stability:.2f} (threshold {thresholds.psi:.2f})"),
-    )
-    most = int(np.argmax(np.abs(cur / m - ref / n)))
-    change = f"'{_short(names[most])}' {ref[most] / n:.1%} → {cur[most] / m:.1%}"
-    if k > 1:
-        result.tests.append(_Test(found.p_value, effects, change))
-    new = sorted((name for name in in_cur if name not in in_ref), key=lambda x: (-in_cur[x], x))
-    listed = ", ".join(f"'{_short(name)}'" for name in new[:3]) + (", …" if len(new) > 3 else "")
-    phrase = f"{unseen:.1%} in categories that the reference lacks: {listed} "
-    phrase += f"(threshold {thresholds.unseen:.1%})"
-    surprise = max(0.0, unseen - statistics.expected_unseen(ref[ref > 0]))
-    result.tests.append(
-        _Test(statistics.unseen_p_value(ref, cur), (_Effect(surprise, thresholds.unseen, phrase),))
-    )
-
-
-def _judge(measured: Sequence[_Measured], alpha: float) -> tuple[FeatureDrift, ...]:
+def _judge(
+    measured: Sequence[Measured],
+    alpha: float,
+    importance: Mapping[str, float] | None,
+    calibration: Calibration | None,
+) -> tuple[FeatureDrift, ...]:
     """Correct all p-values together, then decide feature by feature."""
     adjusted = iter(
         statistics.benjamini_hochberg(
@@ -441,7 +469,7 @@ def _judge(measured: Sequence[_Measured], alpha: float) -> tuple[FeatureDrift, .
         effects = [effect for test in column.tests for effect in test.effects]
         reasons = [column.broken] if column.broken else []
         for test, p_adjusted in tests:
-            reached = [e.phrase for e in test.effects if e.size >= e.threshold]
+            reached = [e.told() for e in test.effects if e.size >= e.threshold]
             if reached and p_adjusted < alpha:
                 changes = ([test.change] if test.change else []) + reached
                 reasons.append(f"`{column.feature}`: {', '.join(changes)}")
@@ -458,13 +486,24 @@ def _judge(measured: Sequence[_Measured], alpha: float) -> tuple[FeatureDrift, .
                 p_adjusted=strongest[1] if strongest else None,
                 statistics=column.statistics,
                 reasons=(*reasons, *column.notes),
+                importance=None if importance is None else importance.get(column.feature, 0.0),
+                usual={} if calibration is None else calibration.usual_of(column.feature),
             )
         )
     return tuple(features)
 
 
+def _share(features: Sequence[FeatureDrift]) -> float:
+    """Share of drifted features, by weight where there are any weights."""
+    weights = [1.0 if row.importance is None else row.importance for row in features]
+    if not sum(weights):
+        weights = [1.0] * len(features)
+    drifted = sum(w for w, row in zip(weights, features, strict=True) if row.drifted)
+    return drifted / sum(weights) if features else 0.0
+
+
 def _verdict(
-    n_ref: int, n_cur: int, features: Sequence[FeatureDrift], share: float, spec: Drift
+    n_ref: int, n_cur: int, features: Sequence[FeatureDrift], share: float, spec: DriftRule
 ) -> tuple[Verdict, str]:
     few = [
         f"{side} has {rows:,} row{'' if rows == 1 else 's'}"
@@ -482,19 +521,3 @@ def _verdict(
         "drifted" if share >= limit else "stable",
         f"{counted} ({share:.0%}; a drifted partition from {limit:.0%})",
     )
-
-
-def _pair(before: float, after: float, family: str) -> str:
-    """`before → after` with as many digits as show the difference, times as dates."""
-    if family in ("timestamp", "date"):
-        times = np.array([before, after]).round().astype("datetime64[s]")
-        return " → ".join(str(time).replace("T", " ") for time in times)
-    for digits in range(3, 17):
-        texts = [f"{float(f'{value:.{digits}g}'):,.16g}" for value in (before, after)]
-        if before == after or texts[0] != texts[1]:
-            break
-    return " → ".join(texts)
-
-
-def _short(text: str, limit: int = 30) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"

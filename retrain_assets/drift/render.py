@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retrain_assets.drift.compare import category_counts, column_family, numeric_values
+from retrain_assets.drift.columns import category_counts, column_family, numeric_values
 from retrain_assets.drift.report import DriftReport, FeatureDrift
 from retrain_assets.errors import DriftError
 
@@ -198,7 +198,8 @@ _NUMERIC = ("number", "timestamp", "date", "time of day", "duration")
 def _finite(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     values = numeric_values(column).astype(np.float64)
     # Histogram edges would overflow beyond this.
-    return values[np.abs(values) < 1e300]
+    finite: npt.NDArray[np.float64] = values[np.abs(values) < 1e300]
+    return finite
 
 
 def _subtitle(row: FeatureDrift, missing: bool) -> str:
