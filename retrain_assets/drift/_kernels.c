@@ -185,6 +185,40 @@ int64_t gather_##NAME(const TYPE *x, const uint8_t *bitmap, int64_t offset, int6
     return found;                                                                                 \
 }
 
+#define INSIDE_PASS(NAME, TYPE, DIFFERENCE)                                                       \
+/* Sorted values of both sides, block by block: the largest |F_ref - F_cur| and the area under it. */ \
+void inside_##NAME(const TYPE *ref, const TYPE *cur, int64_t n_blocks, const int64_t *in_ref,     \
+                   const int64_t *in_cur, const double *level, const double *finite_level,        \
+                   const double *begins, const double *ends, const double *sizes, const Grid *g,  \
+                   double *result) {                                                              \
+    double largest = 0, area = 0;                                                                 \
+    const double n = sizes[0], m = sizes[1], n_finite = sizes[2], m_finite = sizes[3];            \
+    for (int64_t k = 0; k < n_blocks; k++) {                                                      \
+        int64_t i = 0, j = 0, a = in_ref[k], b = in_cur[k];                                       \
+        double before = begins[k], d = finite_level[k];                                           \
+        while (i < a || j < b) {                                                                  \
+            TYPE v = j >= b || (i < a && ref[i] <= cur[j]) ? ref[i] : cur[j];                     \
+            double y = DIFFERENCE(v, g);                                                          \
+            if (y > before) area += fabs(d) * (y - before);                                       \
+            while (i < a && ref[i] == v) i++;                                                     \
+            while (j < b && cur[j] == v) j++;                                                     \
+            double here = fabs(level[k] + (i / n - j / m));                                       \
+            if (here > largest) largest = here;                                                   \
+            d = finite_level[k] + (i / n_finite - j / m_finite);                                  \
+            before = y;                                                                           \
+        }                                                                                         \
+        if (ends[k] > before) area += fabs(d) * (ends[k] - before);                               \
+        ref += a;                                                                                 \
+        cur += b;                                                                                 \
+    }                                                                                             \
+    result[0] = largest;                                                                          \
+    result[1] = area;                                                                             \
+}
+
+INSIDE_PASS(f64, double, DIFFERENCE_FLOAT)
+INSIDE_PASS(f32, float, DIFFERENCE_FLOAT)
+INSIDE_PASS(i64, int64_t, DIFFERENCE_INT)
+INSIDE_PASS(i32, int32_t, DIFFERENCE_SHORT)
 COUNT_PASS(f64, double, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY)
 COUNT_PASS(f32, float, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY)
 COUNT_PASS(i64, int64_t, DIFFERENCE_INT, 0, INT64_MAX, INT64_MIN)

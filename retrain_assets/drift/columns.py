@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 KEPT_ROWS = 3_000_000
-_BLOCK_VALUES = 2_000_000
+_BLOCK_VALUES = 500_000
 _BATCH_ROWS = 1 << 18
 _CSV_IN_MEMORY = 64 << 20
 

@@ -14,6 +14,7 @@ others with the sign of D. The result is that of a full sort.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -31,6 +32,7 @@ from retrain_assets.drift.kernels import (
     count_values,
     distances,
     gather_values,
+    inside,
 )
 from retrain_assets.drift.ranks import HeavyValues, Ranks
 
@@ -70,12 +72,22 @@ def compare_numbers(
             count_values(piece, counts)
         sides.append(counts)
     unit = _unit(*sides)
+    scaled = None
     if unit != 1.0:
-        found = compare_numbers(
+        # Sums that stay finite; ranks from the values as they are, the smallest of which vanish here.
+        scaled = compare_numbers(
             _scaled(reference, unit), _scaled(current, unit), with_histogram=with_histogram
         )
-        return _unscaled(found, unit)
-    ordered = _order(grid, *sides)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _compare_on(grid, sides, (reference, current), with_histogram)
+    return found if scaled is None else _with_sums_of(found, _unscaled(scaled, unit))
+
+
+def _compare_on(
+    grid: Grid, sides: list[Counts], pieces: tuple[Pieces, Pieces], with_histogram: bool
+) -> NumericFindings:
+    reference, current = pieces
+    ordered = _order(grid, sides[0], sides[1])
     found = NumericFindings(n=ordered.n, m=ordered.m)
     if not ordered.n or not ordered.m:
         return found
@@ -111,6 +123,15 @@ def _scaled(pieces: Pieces, unit: float) -> Pieces:
             yield Values(piece.numbers.astype(np.float64) / unit, piece.bitmap, piece.offset)
 
     return scaled
+
+
+def _with_sums_of(found: NumericFindings, other: NumericFindings) -> NumericFindings:
+    """Ranks of the one, everything in the column's unit of the other."""
+    return replace(
+        found, wasserstein=other.wasserstein, means=other.means, lows=other.lows,
+        highs=other.highs, deviation=other.deviation, spread=other.spread,
+        histogram=other.histogram,
+    )  # fmt: skip
 
 
 def _unscaled(found: NumericFindings, unit: float) -> NumericFindings:
@@ -151,7 +172,7 @@ def sample_of(*sides: Pieces) -> npt.NDArray[Any]:
 
 
 def _order(grid: Grid, ref: Counts, cur: Counts) -> Ordered:
-    cells = np.union1d(ref.used_cells(), cur.used_cells())
+    cells = ref.used_cells(cur)
     base, n_atoms = grid.n_cells, len(grid.atoms)
     ids = cells
     uppers, lowers = grid.lower_edges(cells + 1), grid.lower_edges(cells)
@@ -362,6 +383,24 @@ def _inside(ordered: Ordered, gathered: Gathered) -> tuple[float, float]:
     chosen = np.flatnonzero(ordered.action == GATHER)
     if not chosen.size:
         return 0.0, 0.0
+    finite = _finite_sizes(ordered)
+    after = _finite_difference(ordered) if all(finite) else np.zeros(ordered.ids.size)
+    before = np.concatenate([[0.0], after[:-1]])[chosen]
+    begins = ordered.uppers[chosen - 1]
+    begins = np.where(np.isfinite(begins) & (before != 0), begins, np.inf)
+    ends = np.where(after[chosen] == 0, -np.inf, ordered.uppers[chosen])
+    level = np.concatenate([[0.0], _difference(ordered)[:-1]])[chosen]
+    found = inside(
+        gathered.ref, gathered.cur, ordered.grid, (ordered.ref[chosen], ordered.cur[chosen]),
+        (level, before), (begins, ends),
+        (ordered.n, ordered.m, max(1, finite[0]), max(1, finite[1])),
+    )  # fmt: skip
+    if found is not None:
+        return found[0], found[1] if all(finite) else 0.0
+    return _inside_in_numpy(ordered, gathered, chosen)
+
+
+def _inside_in_numpy(ordered: Ordered, gathered: Gathered, chosen: Integers) -> tuple[float, float]:
     values = np.concatenate([gathered.ref, gathered.cur])
     order = np.argsort(values, kind="stable")  # merges two sorted runs
     is_ref = order < gathered.ref.size

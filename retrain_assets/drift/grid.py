@@ -35,8 +35,8 @@ BITS = 13
 OCTAVES = 32
 """Doublings of the distance from the origin until the last cell, which is open."""
 
-MAX_ATOMS = 64
-ATOM_SHARE = 0.004
+MAX_ATOMS = 256
+ATOM_SHARE = 0.001
 """Share of the sample from which a value is an atom."""
 
 EXACT_INTEGER = 2**53

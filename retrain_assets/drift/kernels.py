@@ -130,16 +130,23 @@ class Counts:
         counts = self._block.astype(np.int64)
         return counts if self._flushed is None else counts + self._flushed
 
-    def used_cells(self) -> npt.NDArray[np.int64]:
-        """Cells that hold values, ascending."""
-        if self.low is None or self.high is None:
+    def used_cells(self, *others: Counts) -> npt.NDArray[np.int64]:
+        """Cells that hold values here or in others on the same grid, ascending."""
+        sides = [side for side in (self, *others) if side.low is not None]
+        if not sides:
             return np.empty(0, dtype=np.int64)
-        origin = self.grid.origin
-        span = self.grid.cells(np.array([float(self.low - origin), float(self.high - origin)]))
-        first, last = int(span[0]), int(span[1]) + 1
-        used = self._block[first:last] > 0
-        if self._flushed is not None:
-            used |= self._flushed[first:last] > 0
+        first, last = self.grid.n_cells, 0
+        for side in sides:
+            assert side.low is not None
+            assert side.high is not None
+            ends = np.array([side.low - self.grid.origin, side.high - self.grid.origin])
+            span = self.grid.cells(ends.astype(np.float64))
+            first, last = min(first, int(span[0])), max(last, int(span[1]) + 1)
+        used = np.zeros(last - first, dtype=bool)
+        for side in sides:
+            used |= side._block[first:last] > 0
+            if side._flushed is not None:
+                used |= side._flushed[first:last] > 0
         return np.flatnonzero(used) + first
 
     def at(self, entries: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -256,6 +263,42 @@ def gather_values(
         found.append(room[:size])
         total += signed.value
     return (np.concatenate(found) if found else np.empty(0)), total
+
+
+def inside(
+    ref: npt.NDArray[Any],
+    cur: npt.NDArray[Any],
+    grid: Grid,
+    blocks: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    levels: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    edges: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    sizes: tuple[int, int, int, int],
+) -> tuple[float, float] | None:
+    """Largest |F_ref - F_cur| in blocks of sorted values and the area under it, compiled only.
+
+    Args:
+        ref: values of the reference, block after block.
+        cur: likewise.
+        grid: what distances are taken from.
+        blocks: values of either side per block.
+        levels: F_ref - F_cur before each block, among all and among the finite values.
+        edges: where each block begins and ends, as distances; equal to the values' where outside.
+        sizes: n, m, and how many of each are finite (1 where none).
+
+    Returns:
+        None without compiled kernels.
+    """
+    library = compiled()
+    if library is None or ref.dtype != cur.dtype or ref.dtype.name not in _SUFFIX:
+        return None
+    arrays = [*blocks, *(np.ascontiguousarray(x, dtype=np.float64) for x in (*levels, *edges))]
+    numbers, result = np.array(sizes, dtype=np.float64), np.zeros(2)
+    getattr(library, f"inside_{_SUFFIX[ref.dtype.name]}")(
+        _pointer(ref), _pointer(cur), ctypes.c_int64(blocks[0].size),
+        *(_pointer(x) for x in arrays), _pointer(numbers), ctypes.byref(grid.arrays),
+        _pointer(result),
+    )  # fmt: skip
+    return float(result[0]), float(result[1])
 
 
 def count_codes(
