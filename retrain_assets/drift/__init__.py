@@ -15,7 +15,7 @@ mean the same for a hundred rows and for a hundred million. `compare` documents 
 Modules: `report` (the stored result; knows nothing of how it was computed); `statistics` and `tails`
 (pure formulas with their sources); `columns` (files and tables read column by column), `grid`,
 `kernels`, `findings`, `ranks`, `exact` (two columns, exactly); `categories`, `profile`, `intervals`
-(stored summaries); `measure` (what moved in a column), `compare` (the decision, the alarm),
+(stored summaries); `measure` (what moved in a column), `verdict` (the decision, the alarm),
 `calibration` (thresholds from the reference's own partitions); `multivariate` (all columns at
 once); `render` and `page` (Markdown, pictures, HTML); `watch` (which partitions); `command`. Nothing
 here knows Dagster or MLflow. What is exported here is imported when it is first used, because the
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrain_assets.drift.calibration import Calibration, calibrate
     from retrain_assets.drift.columns import open_table
-    from retrain_assets.drift.compare import alarm, compare
     from retrain_assets.drift.profile import TableProfile, build_profile
     from retrain_assets.drift.render import drift_picture, report_markdown
     from retrain_assets.drift.report import DriftReport, FeatureDrift, drift_score
+    from retrain_assets.drift.verdict import alarm, compare
 
 __all__ = [
     "Calibration",
@@ -53,10 +53,10 @@ _MODULES = {
     "DriftReport": "report",
     "FeatureDrift": "report",
     "TableProfile": "profile",
-    "alarm": "compare",
+    "alarm": "verdict",
     "build_profile": "profile",
     "calibrate": "calibration",
-    "compare": "compare",
+    "compare": "verdict",
     "drift_picture": "render",
     "drift_score": "report",
     "open_table": "columns",

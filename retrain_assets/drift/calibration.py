@@ -1,7 +1,7 @@
 """Thresholds from what the reference does by itself: its partitions against one another.
 
 Belongs here: how far each statistic goes between partitions of a reference that nobody calls
-drifted. Does not: the decision (`compare`).
+drifted. Does not: the decision (`verdict`).
 
 A week differs from a year by its season, and no textbook threshold knows how much. Each partition of
 the reference is compared with all the others together, as a current partition would be. A feature's
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from retrain_assets.drift.compare import DriftRule, measure_all
+from retrain_assets.drift.verdict import DriftRule, measure_all
 from retrain_assets.errors import DriftError
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
-    from retrain_assets.drift.compare import Comparable
     from retrain_assets.drift.profile import TableProfile
     from retrain_assets.drift.report import DriftReport, FeatureDrift
+    from retrain_assets.drift.verdict import Comparable
 
 __all__ = ["drift", "profile"]
 
@@ -173,7 +173,7 @@ def _compare(
     partitions: tuple[str, ...],
     html: str | None,
 ) -> DriftReport:
-    from retrain_assets.drift.compare import compare_with_pictures
+    from retrain_assets.drift.verdict import compare_with_pictures
     from retrain_assets.errors import DriftError
 
     calibration = None

@@ -1,7 +1,7 @@
 """Two numeric columns compared exactly, in two passes and without sorting them.
 
 Belongs here: Kolmogorov-Smirnov, Wasserstein, deciles and moments of two columns that can be read
-twice. Does not: thresholds and p-values (`compare`), stored profiles (`intervals`).
+twice. Does not: thresholds and p-values (`verdict`), stored profiles (`intervals`).
 
 First pass: count both sides on one grid. At cell edges the difference D of the two distribution
 functions is then exact. Inside a cell that holds shares p and q it lies between D - q and D + p, so
@@ -129,7 +129,8 @@ def _with_sums_of(found: NumericFindings, other: NumericFindings) -> NumericFind
     """Ranks of the one, everything in the column's unit of the other."""
     return replace(
         found, wasserstein=other.wasserstein, means=other.means, lows=other.lows,
-        highs=other.highs, deviation=other.deviation, spread=other.spread,
+        highs=other.highs, deviation=other.deviation,
+        current_deviation=other.current_deviation, spread=other.spread,
         histogram=other.histogram,
     )  # fmt: skip
 
@@ -143,6 +144,7 @@ def _unscaled(found: NumericFindings, unit: float) -> NumericFindings:
     found.wasserstein, found.means = pair(found.wasserstein), pair(found.means)
     found.lows, found.highs = pair(found.lows), pair(found.highs)
     found.deviation *= unit
+    found.current_deviation *= unit
     found.spread *= unit
     if found.histogram is not None:
         edges, ref, cur = found.histogram
@@ -215,6 +217,7 @@ def _moments(found: NumericFindings, ordered: Ordered, ref: Counts, cur: Counts)
     found.highs = (float(ref.high), float(cur.high))
     found.means = (origin + ref.sum / sizes[0], origin + cur.sum / sizes[1])
     found.deviation = deviation(ref, sizes[0])
+    found.current_deviation = deviation(cur, sizes[1])
     extremes = [min(ref.low, cur.low), max(ref.high, cur.high)]
     ends = distances(np.array(extremes), ordered.grid)
     found.spread = pooled_spread(ordered.ref + ordered.cur, ordered.lowers, ordered.uppers, ends)

@@ -34,6 +34,7 @@ class NumericFindings:
         wasserstein: bounds of the Wasserstein distance of the finite values; None where a side has
             none.
         deviation: standard deviation (ddof 0) of the reference's finite values.
+        current_deviation: likewise of the current side.
         spread: integral of sqrt(F (1 - F)) over both sides together, see `wasserstein_noise`.
         means: of the finite values, per side.
         lows: smallest finite values.
@@ -52,6 +53,7 @@ class NumericFindings:
     ks: tuple[float, float] = (0.0, 0.0)
     wasserstein: tuple[float, float] | None = None
     deviation: float = 0.0
+    current_deviation: float = 0.0
     spread: float = 0.0
     means: tuple[float, float] | None = None
     lows: tuple[float, float] | None = None

@@ -222,6 +222,7 @@ def _moments(found: NumericFindings, ref: NumericProfile, cur: NumericProfile) -
     assert cur.high is not None
     found.means = (ref.mean, cur.mean)
     found.deviation = ref.deviation
+    found.current_deviation = cur.deviation
     found.lows = (float(ref.low), float(cur.low))
     found.highs = (float(ref.high), float(cur.high))
 

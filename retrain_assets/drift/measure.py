@@ -2,7 +2,7 @@
 
 Belongs here: which statistics numbers, categories and free text get, corrected for what sampling
 alone produces; how a change is told. Does not: reading and counting (`exact`, `profile`), the
-decision over all columns (`compare`).
+decision over all columns (`verdict`).
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def _measure_distance(
         "mean_reference": means[0],
         "mean_current": means[1],
         "deviation_reference": found.deviation * unit,
+        "deviation_current": found.current_deviation * unit,
     }
     if not found.exact:
         result.statistics["wasserstein_high"] = high * unit
@@ -201,7 +202,14 @@ def _measure_distance(
         phrase = f"Wasserstein {_digits(low / found.deviation)} sd"
         scaled = statistics.excess(low, noise) / found.deviation
         effects.append(Effect("wasserstein", scaled, limit, phrase))
-    return f"mean {_pair(means[0], means[1], family)}"
+    told = f"mean {_pair(means[0], means[1], family)}"
+    spreads = found.deviation, found.current_deviation
+    wider = max(spreads) - min(spreads)
+    if wider > 2 * abs(found.means[1] - found.means[0]):
+        # The mean is not what changed: a widened distribution around the same centre.
+        told = f"standard deviation {_pair(spreads[0] * unit, spreads[1] * unit, 'number')}"
+        told += " s" if unit != 1.0 else ""
+    return told
 
 
 def measure_categories(

@@ -1,6 +1,6 @@
 """A drift report for people: Markdown for the Dagster UI and one picture of the worst features.
 
-Belongs here: wording, layout, colours. Does not: what counts as drift (`compare`). Nothing here
+Belongs here: wording, layout, colours. Does not: what counts as drift (`verdict`). Nothing here
 changes a number, and nothing is drawn through pyplot, whose figures live until somebody closes them.
 """
 

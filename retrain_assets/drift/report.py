@@ -1,7 +1,7 @@
 """What a drift comparison found, as plain data that can be stored and read back.
 
 Belongs here: `FeatureDrift`, `DriftReport`, their JSON form and the number that is plotted over
-time. Does not: how any of it was computed (`statistics`, `compare`) or how it looks (`render`); an
+time. Does not: how any of it was computed (`statistics`, `verdict`) or how it looks (`render`); an
 engine is free to change as long as it fills these fields.
 """
 
@@ -84,7 +84,7 @@ class FeatureDrift:
             null_rate_current, null_rate_change (absolute), unseen (share of current values whose
             category the reference lacks), vanished (likewise the other way), js (base 2), hellinger,
             outside (share beyond the reference's range), mean_reference, mean_current,
-            deviation_reference, length_ks and mean lengths of free text. With stored profiles `ks`
+            deviation_reference, deviation_current, length_ks and mean lengths of free text. With stored profiles `ks`
             and `wasserstein` are lower ends, `ks_high` and `wasserstein_high` the upper ones.
         reasons: what changed, in plain words; also why a feature could not be judged in full.
         importance: weight in the report's share and score, None where all weigh the same.

@@ -2,7 +2,7 @@
 
 Belongs here: effect sizes (how far), the size that sampling alone gives them (noise), and p-values
 (could it be chance), over plain arrays and counts. Does not: tables, Arrow types, thresholds and
-verdicts (`compare`).
+verdicts (`verdict`).
 
 Samples are 1-D float64 arrays without NaN, in any order; infinities count as extreme values where a
 function says so. Counts are 1-D arrays, one entry per category or bin, the same entries on both
