@@ -13,13 +13,12 @@ over all features. Effects are corrected for what sampling alone produces, so th
 mean the same for a hundred rows and for a hundred million. `compare` documents the rule.
 
 Modules: `report` (the stored result; knows nothing of how it was computed); `statistics` and `tails`
-(pure formulas with their sources); `columns` (files and tables read column by column), `grid`,
+(pure formulas with their sources); `columns` (files and tables read column by column); `grid`,
 `kernels`, `findings`, `ranks`, `exact` (two columns, exactly); `categories`, `profile`, `intervals`
-(stored summaries); `measure` (what moved in a column), `verdict` (the decision, the alarm),
-`calibration` (thresholds from the reference's own partitions); `multivariate` (all columns at
-once); `render` and `page` (Markdown, pictures, HTML); `watch` (which partitions); `command`. Nothing
-here knows Dagster or MLflow. What is exported here is imported when it is first used, because the
-command line pays for every import.
+(stored summaries); `measure` (what moved in a column); `verdict` (the decision, the alarm);
+`calibration` (thresholds from the reference's own partitions); `render` and `page` (Markdown,
+pictures, HTML); `watch` (which partitions); `command`. Nothing here knows Dagster or MLflow. What is
+exported here is imported when it is first used, because the command line pays for every import.
 """
 
 from importlib import import_module

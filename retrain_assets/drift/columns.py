@@ -130,9 +130,17 @@ class ParquetSource:
             yield from self._kept[name]
             return
         with _readable(self.path):
-            batches = self._file.iter_batches(_BATCH_ROWS, columns=[name], use_threads=False)
-            for batch in batches:
-                yield batch.column(0)
+            for group in range(self._file.num_row_groups):
+                if self._file.metadata.row_group(group).num_rows <= KEPT_ROWS:
+                    # Batches would read all row groups ahead.
+                    table = self._file.read_row_group(group, columns=[name], use_threads=False)
+                    yield from table.column(0).chunks
+                    continue
+                batches = self._file.iter_batches(
+                    _BATCH_ROWS, row_groups=[group], columns=[name], use_threads=False
+                )
+                for batch in batches:
+                    yield batch.column(0)
 
 
 class _readable:  # noqa: N801

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from retrain_assets.drift.findings import Gathered, NumericFindings, Ordered
-from retrain_assets.drift.grid import Grid, choose_grid
+from retrain_assets.drift.grid import BITS, FINE_BITS, FINE_ROWS, Grid, choose_grid
 from retrain_assets.drift.kernels import (
     GATHER,
     MINUS,
@@ -43,6 +43,7 @@ Integers = npt.NDArray[np.int64]
 Pieces = Callable[[], Iterable[Values]]
 
 SAMPLE = 8192
+MAX_SORTED = 6_000_000
 
 
 def compare_numbers(
@@ -50,6 +51,7 @@ def compare_numbers(
     current: Pieces,
     grid: Grid | None = None,
     *,
+    rows: int = 0,
     with_histogram: bool = False,
 ) -> NumericFindings:
     """Compare two columns exactly.
@@ -58,13 +60,16 @@ def compare_numbers(
         reference: gives the column piece by piece, from the start each time it is called.
         current: likewise; pieces of both sides are all of integers or all of floats.
         grid: by default chosen from a sample of the reference, of current where that has no value.
+        rows: of the longer side, about; many get a finer grid.
         with_histogram: also count about 40 bars for a picture.
 
     Returns:
-        The findings; nothing but `n` and `m` where a side has no value.
+        The findings; nothing but `n` and `m` where a side has no value. Where more than MAX_SORTED
+        values would have to be sorted (hundreds of millions of rows) the Wasserstein distance is
+        a certified interval, narrower than a cell, so that memory stays bounded.
     """
     if grid is None:
-        grid = choose_grid(sample_of(reference, current))
+        grid = choose_grid(sample_of(reference, current), FINE_BITS if rows > FINE_ROWS else BITS)
     sides = []
     for pieces in (reference, current):
         counts = Counts(grid)
@@ -93,7 +98,7 @@ def _compare_on(
         return found
     _moments(found, ordered, *sides)
     ranks = Ranks(ordered, _heavy_values(reference, ordered))
-    _choose_actions(ordered, ranks.wanted())
+    unsorted = _choose_actions(ordered, ranks.wanted())
     gathered = _gather(reference, current, ordered)
     found.gathered = gathered.ref.size + gathered.cur.size
     distance, area = _inside(ordered, gathered)
@@ -102,7 +107,8 @@ def _compare_on(
     found.ks = (ks, ks)
     if found.means is not None:
         wasserstein = max(0.0, area + _outside_gathered(ordered, gathered))
-        found.wasserstein = (wasserstein, wasserstein)
+        found.wasserstein = (wasserstein, wasserstein + unsorted)
+        found.exact = unsorted == 0
     ranks.fill(gathered)
     found.bins, found.quantile_bins = ranks.decile_bins(), ranks.quantile_bins()
     found.outside = ranks.outside()
@@ -270,8 +276,13 @@ def _finite_difference(ordered: Ordered) -> Floats:
     return difference
 
 
-def _choose_actions(ordered: Ordered, wanted: npt.NDArray[np.bool_]) -> None:
-    """Gather what the bounds leave open; the sign of D for the rest."""
+def _choose_actions(ordered: Ordered, wanted: npt.NDArray[np.bool_]) -> float:
+    """Gather what the bounds leave open; the sign of D for the rest.
+
+    Returns:
+        The most that entries which are too many to sort can add to the area, nearly always 0.
+    """
+    unsorted = 0.0
     after = _difference(ordered)
     before = np.concatenate([[0.0], after[:-1]])
     p, q = ordered.ref / ordered.n, ordered.cur / ordered.m
@@ -286,11 +297,20 @@ def _choose_actions(ordered: Ordered, wanted: npt.NDArray[np.bool_]) -> None:
         finite_after = _finite_difference(ordered)
         finite_before = np.concatenate([[0.0], finite_after[:-1]])
         lowest, highest = finite_before - ordered.cur / m, finite_before + ordered.ref / n
-        gather |= (lowest < -slack) & (highest > slack)
+        open_entries = (lowest < -slack) & (highest > slack) & ~gather & ~ordered.single
+        if int((ordered.ref + ordered.cur)[open_entries].sum()) > MAX_SORTED:
+            width = np.diff(ordered.uppers, prepend=-np.inf)[open_entries]
+            most = np.maximum(-lowest, highest)[open_entries]
+            unsorted = float(np.sum(width * most))
+        else:
+            gather |= open_entries
         middle = finite_before + finite_after
         sign = np.where(middle > 0, PLUS, np.where(middle < 0, MINUS, 0)).astype(np.int8)
     ordered.action = np.where(gather, GATHER, sign).astype(np.int8)
     ordered.action[ordered.single] = 0
+    if unsorted:
+        ordered.action[open_entries & ~gather] = 0
+    return unsorted
 
 
 def _gather(reference: Pieces, current: Pieces, ordered: Ordered) -> Gathered:

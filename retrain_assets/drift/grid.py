@@ -24,13 +24,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BITS", "OCTAVES", "Grid", "GridArrays", "choose_grid"]
+__all__ = ["BITS", "FINE_BITS", "FINE_ROWS", "OCTAVES", "Grid", "GridArrays", "choose_grid"]
 
 Sample = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 BITS = 13
 """Mantissa bits of a cell: 8,192 cells per unit of scale around the origin."""
+
+FINE_BITS = 15
+"""For more than `FINE_ROWS` rows: what must be sorted is what sampling noise hides in a cell."""
+
+FINE_ROWS = 3_000_000
 
 OCTAVES = 32
 """Doublings of the distance from the origin until the last cell, which is open."""
@@ -67,6 +72,7 @@ class Grid:
         scale: a power of two, > 0.
         atoms: values with an entry of their own, sorted.
         integral: values are whole numbers, and differences from the origin are taken as such.
+        bits: mantissa bits of a cell.
 
     Entry numbers: cells 0 to 2 * half - 1 in order of value, then `n_cells` (null or NaN),
     `n_cells + 1` (-inf), `n_cells + 2` (+inf), then for atom j `n_cells + 3 + 2 j` (values of its
@@ -77,11 +83,12 @@ class Grid:
     scale: float
     atoms: tuple[float | int, ...] = ()
     integral: bool = False
+    bits: int = BITS
 
     @property
     def half(self) -> int:
         """Cells on either side of the origin."""
-        return OCTAVES << BITS
+        return OCTAVES << self.bits
 
     @property
     def n_cells(self) -> int:
@@ -120,7 +127,7 @@ class Grid:
             float(self.origin),
             int(self.origin) if self.integral else 0,
             1.0 / self.scale,
-            BITS,
+            self.bits,
             self.half,
             len(self.atoms),
             self.atom_distances.ctypes.data,
@@ -132,7 +139,7 @@ class Grid:
         """Cell of each value, given as its distance from the origin; infinities in the last."""
         with np.errstate(over="ignore", invalid="ignore"):
             magnitude = np.abs(distances * (1.0 / self.scale)) + 1.0
-        step = (magnitude.view(np.int64) >> (52 - BITS)) - (1023 << BITS)
+        step = (magnitude.view(np.int64) >> (52 - self.bits)) - (1023 << self.bits)
         np.minimum(step, self.half - 1, out=step)
         return np.where(distances < 0, self.half - 1 - step, self.half + step).astype(np.int32)
 
@@ -140,12 +147,14 @@ class Grid:
         """Smallest distance from the origin of each cell (to one rounding), -inf for the first."""
         steps = np.where(cells >= self.half, cells - self.half, self.half - cells)
         # The inverse: mantissa bits back into a float, less the one that was added.
-        magnitude = ((steps.astype(np.int64) + (1023 << BITS)) << (52 - BITS)).view(np.float64)
+        magnitude = ((steps.astype(np.int64) + (1023 << self.bits)) << (52 - self.bits)).view(
+            np.float64
+        )
         edges = np.where(cells >= self.half, 1.0, -1.0) * (magnitude - 1.0) * self.scale
         return np.where(cells <= 0, -np.inf, edges)
 
 
-def choose_grid(sample: npt.NDArray[Any]) -> Grid:
+def choose_grid(sample: npt.NDArray[Any], bits: int = BITS) -> Grid:
     """A grid for the column that `sample` (non-null, any order, a few thousand values) is from.
 
     Args:
@@ -158,7 +167,7 @@ def choose_grid(sample: npt.NDArray[Any]) -> Grid:
     integral = sample.dtype.kind in "iu"
     values = sample if integral else sample[np.isfinite(sample)].astype(np.float64)
     if not values.size:
-        return Grid(0 if integral else 0.0, 1.0, (), integral)
+        return Grid(0 if integral else 0.0, 1.0, (), integral, bits)
     distinct, counts = np.unique(values, return_counts=True)
     is_atom = counts >= max(3.0, ATOM_SHARE * values.size)
     if np.count_nonzero(is_atom) > MAX_ATOMS:
@@ -176,4 +185,6 @@ def choose_grid(sample: npt.NDArray[Any]) -> Grid:
     scale = 2.0 ** min(1000, max(-1000, frexp(spread)[1]))
     assert isfinite(scale)
     kind = int if integral else float
-    return Grid(kind(origin), scale, tuple(kind(atom) for atom in distinct[is_atom]), integral)
+    return Grid(
+        kind(origin), scale, tuple(kind(atom) for atom in distinct[is_atom]), integral, bits
+    )

@@ -383,6 +383,7 @@ class _Pairs:
             found = compare_numbers(
                 lambda: numeric_pieces(sources[0], name, as_float=not whole),
                 lambda: numeric_pieces(sources[1], name, as_float=not whole),
+                rows=max(ref.rows, cur.rows),
                 with_histogram=self.pictures,
             )
         else:

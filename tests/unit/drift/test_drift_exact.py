@@ -101,6 +101,30 @@ def test_any_grid_gives_the_exact_result(grid):
     assert found.wasserstein[0] == pytest.approx(distance, rel=1e-7)
 
 
+def test_what_is_too_much_to_sort_is_a_narrow_certified_interval(monkeypatch):
+    from retrain_assets.drift import exact
+
+    reference, current = RNG.standard_normal(50_000), RNG.standard_normal(50_000)
+    whole = compare_numbers(_pieces(reference), _pieces(current))
+    monkeypatch.setattr(exact, "MAX_SORTED", 100)
+    found = compare_numbers(_pieces(reference), _pieces(current))
+    assert found.gathered < whole.gathered / 2
+    assert (whole.exact, found.exact) == (True, False)
+    assert found.ks == whole.ks
+    low, high = found.wasserstein
+    assert low <= whole.wasserstein[0] <= high
+    assert high - low < 2e-4
+
+
+def test_a_grid_for_many_rows_is_finer_and_as_exact():
+    reference, current = RNG.standard_cauchy(50_000), RNG.standard_cauchy(50_000)
+    whole = compare_numbers(_pieces(reference), _pieces(current))
+    fine = compare_numbers(_pieces(reference), _pieces(current), rows=10**7)
+    assert fine.gathered < whole.gathered
+    assert fine.ks == pytest.approx(whole.ks, abs=1e-12)
+    assert fine.wasserstein == pytest.approx(whole.wasserstein, rel=1e-9)
+
+
 def test_few_values_are_sorted():
     reference, current = RNG.standard_normal(200_000), RNG.standard_normal(200_000) + 0.1
     assert compare_numbers(_pieces(reference), _pieces(current)).gathered < 0.05 * 400_000

@@ -12,7 +12,7 @@ from retrain_assets.drift import statistics
 from retrain_assets.errors import DriftError
 
 
-@pytest.mark.parametrize("name", ["statistics", "report", "compare", "render"])
+@pytest.mark.parametrize("name", ["statistics", "report", "verdict", "render"])
 def test_the_examples_in_the_docstrings_are_true(name):
     assert doctest.testmod(import_module(f"retrain_assets.drift.{name}")).failed == 0
 
