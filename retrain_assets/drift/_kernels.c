@@ -24,7 +24,8 @@ typedef struct {
     int64_t bits;         /* mantissa bits of a cell */
     int64_t half;         /* cells on either side of the origin */
     int64_t n_atoms;
-    const double *atoms;        /* sorted, less the origin */
+    const double *atoms;        /* sorted; as they are, since differences may round together */
+    const int64_t *int_atoms;   /* likewise, of an integer column */
     const int32_t *atom_cells;  /* cell of each atom */
     const int32_t *first_atom;  /* per cell: its first atom, -1 without one */
 } Grid;
@@ -48,13 +49,16 @@ static inline int32_t cell_of(double y, const Grid *g) {
     return (int32_t)(y < 0 ? g->half - 1 - i : g->half + i);
 }
 
-static inline int32_t entry_of(int32_t cell, double y, const Grid *g) {
-    int32_t j = g->first_atom[cell];
-    if (j < 0) return cell;
-    for (; j < g->n_atoms && g->atom_cells[j] == cell; j++)
-        if (y <= g->atoms[j]) return (int32_t)(trash(g) + 3 + 2 * j + (y == g->atoms[j]));
-    return cell;
+#define ENTRY_OF(NAME, TYPE, ATOMS)                                                               \
+static inline int32_t NAME(int32_t cell, TYPE x, const Grid *g) {                                 \
+    int32_t j = g->first_atom[cell];                                                              \
+    if (j < 0) return cell;                                                                       \
+    for (; j < g->n_atoms && g->atom_cells[j] == cell; j++)                                       \
+        if (x <= g->ATOMS[j]) return (int32_t)(trash(g) + 3 + 2 * j + (x == g->ATOMS[j]));        \
+    return cell;                                                                                  \
 }
+ENTRY_OF(entry_of_float, double, atoms)
+ENTRY_OF(entry_of_int, int64_t, int_atoms)
 
 static void expand_bits(const uint8_t *bitmap, int64_t offset, int64_t n, uint8_t *valid) {
     for (int64_t i = 0; i < n; i++) {
@@ -72,7 +76,7 @@ static inline double int_difference(int64_t x, int64_t origin) {
 #define DIFFERENCE_INT(x, g) int_difference((x), (g)->int_origin)
 #define DIFFERENCE_SHORT(x, g) ((double)((int64_t)(x) - (g)->int_origin))
 
-#define COUNT_PASS(NAME, TYPE, DIFFERENCE, IS_FLOAT, LARGEST, SMALLEST)                           \
+#define COUNT_PASS(NAME, TYPE, DIFFERENCE, IS_FLOAT, LARGEST, SMALLEST, ENTRY)                    \
 CLONES static void NAME##_block(const TYPE *x, const uint8_t *valid, int64_t n, const Grid *g,    \
                                 int32_t *cells, double *ys) {                                     \
     const int32_t out = (int32_t)trash(g);                                                        \
@@ -152,7 +156,7 @@ void count_##NAME(const TYPE *x, const uint8_t *bitmap, int64_t offset, int64_t 
             for (int64_t i = 0; i < size; i++)                                                    \
                 if (cells[i] < out) sums[cells[i] >> sum_shift] += ys[i];                         \
         if (g->n_atoms)                                                                           \
-            for (int64_t i = 0; i < size; i++) counts[entry_of(cells[i], ys[i], g)]++;            \
+            for (int64_t i = 0; i < size; i++) counts[ENTRY(cells[i], x[at + i], g)]++;           \
         else                                                                                      \
             for (int64_t i = 0; i < size; i++) counts[cells[i]]++;                                \
     }                                                                                             \
@@ -171,7 +175,7 @@ int64_t gather_##NAME(const TYPE *x, const uint8_t *bitmap, int64_t offset, int6
         if (bitmap) expand_bits(bitmap, offset + at, size, valid);                                \
         NAME##_block(x + at, bitmap ? valid : 0, size, g, cells, ys);                             \
         if (g->n_atoms)                                                                           \
-            for (int64_t i = 0; i < size; i++) cells[i] = entry_of(cells[i], ys[i], g);           \
+            for (int64_t i = 0; i < size; i++) cells[i] = ENTRY(cells[i], x[at + i], g);          \
         double part[4] = {0};                                                                     \
         for (int64_t i = 0; i < size; i++) {                                                      \
             int8_t action = actions[cells[i]];                                                    \
@@ -219,10 +223,10 @@ INSIDE_PASS(f64, double, DIFFERENCE_FLOAT)
 INSIDE_PASS(f32, float, DIFFERENCE_FLOAT)
 INSIDE_PASS(i64, int64_t, DIFFERENCE_INT)
 INSIDE_PASS(i32, int32_t, DIFFERENCE_SHORT)
-COUNT_PASS(f64, double, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY)
-COUNT_PASS(f32, float, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY)
-COUNT_PASS(i64, int64_t, DIFFERENCE_INT, 0, INT64_MAX, INT64_MIN)
-COUNT_PASS(i32, int32_t, DIFFERENCE_SHORT, 0, INT32_MAX, INT32_MIN)
+COUNT_PASS(f64, double, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY, entry_of_float)
+COUNT_PASS(f32, float, DIFFERENCE_FLOAT, 1, INFINITY, -INFINITY, entry_of_float)
+COUNT_PASS(i64, int64_t, DIFFERENCE_INT, 0, INT64_MAX, INT64_MIN, entry_of_int)
+COUNT_PASS(i32, int32_t, DIFFERENCE_SHORT, 0, INT32_MAX, INT32_MIN, entry_of_int)
 
 void count_codes(const int32_t *codes, const uint8_t *bitmap, int64_t offset, int64_t n,
                  int64_t *counts) {

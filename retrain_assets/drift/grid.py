@@ -58,6 +58,7 @@ class GridArrays(ctypes.Structure):
         ("half", ctypes.c_int64),
         ("n_atoms", ctypes.c_int64),
         ("atoms", ctypes.c_void_p),
+        ("int_atoms", ctypes.c_void_p),
         ("atom_cells", ctypes.c_void_p),
         ("first_atom", ctypes.c_void_p),
     )
@@ -108,6 +109,16 @@ class Grid:
         return np.array(self.atoms, dtype=np.float64) - float(self.origin)
 
     @cached_property
+    def float_atoms(self) -> Sample:
+        """Atoms as they are, shape (n_atoms,)."""
+        return np.array(self.atoms, dtype=np.float64)
+
+    @cached_property
+    def int_atoms(self) -> Index:
+        """Atoms of a grid of integers, shape (n_atoms,); none otherwise."""
+        return np.array(self.atoms if self.integral else (), dtype=np.int64)
+
+    @cached_property
     def atom_cells(self) -> npt.NDArray[np.int32]:
         """The cell that each atom lies in."""
         return self.cells(self.atom_distances)
@@ -130,7 +141,8 @@ class Grid:
             self.bits,
             self.half,
             len(self.atoms),
-            self.atom_distances.ctypes.data,
+            self.float_atoms.ctypes.data,
+            self.int_atoms.ctypes.data,
             self.atom_cells.ctypes.data,
             self.first_atom.ctypes.data if self.atoms else None,
         )

@@ -367,11 +367,13 @@ def _entries_of(numbers: npt.NDArray[Any], y: npt.NDArray[np.float64], grid: Gri
     cells = grid.cells(y)
     if grid.atoms:
         near = np.flatnonzero(grid.first_atom[cells] >= 0)
-        atom = np.searchsorted(grid.atom_distances, y[near])
+        # The values themselves: their distances may have been rounded to the same number.
+        atoms = grid.float_atoms if numbers.dtype.kind == "f" else grid.int_atoms
+        atom = np.searchsorted(atoms, numbers[near])
         inside = atom < len(grid.atoms)
         inside[inside] = grid.atom_cells[atom[inside]] == cells[near[inside]]
         near, atom = near[inside], atom[inside]
-        cells[near] = grid.n_cells + 3 + 2 * atom + (y[near] == grid.atom_distances[atom])
+        cells[near] = grid.n_cells + 3 + 2 * atom + (numbers[near] == atoms[atom])
     if numbers.dtype.kind == "f":
         cells[numbers == -inf] = grid.n_cells + 1
         cells[numbers == inf] = grid.n_cells + 2

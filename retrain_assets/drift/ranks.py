@@ -6,6 +6,7 @@ Jensen-Shannon distance. Does not: distances between distribution functions (`ex
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,10 +93,10 @@ class Ranks:
             return 0 if value < 0 else ordered.ids.size - 1
         y = distances(np.array([value]), grid)
         cell = int(grid.cells(y)[0])
-        atom = int(np.searchsorted(grid.atom_distances, y[0]))
+        atom = bisect_left(grid.atoms, value)
         wanted = cell
         if atom < len(grid.atoms) and int(grid.atom_cells[atom]) == cell:
-            wanted = grid.n_cells + 3 + 2 * atom + int(grid.atom_distances[atom] == y[0])
+            wanted = grid.n_cells + 3 + 2 * atom + int(grid.atoms[atom] == value)
         return int(np.flatnonzero(ordered.ids == wanted)[0])
 
     def _below(self, value: Any, *, equal: bool = False) -> tuple[int, int]:
