@@ -5,16 +5,17 @@ drifted. Does not: the decision (`verdict`).
 
 A week differs from a year by its season, and no textbook threshold knows how much. Each partition of
 the reference is compared with all the others together, as a current partition would be. A feature's
-threshold is then never below the size that one more such partition exceeds with probability 1%: the
-upper prediction limit of those sizes (mean + t sd sqrt(1 + 1/k), k partitions; its width is the
-uncertainty of few partitions), at least their maximum.
+threshold is then never below what one more such partition exceeds with a probability of 1% over all
+features and effects together: the upper prediction limit of those sizes (mean + t sd sqrt(1 + 1/k), k
+partitions; its width is the uncertainty of few partitions), at least their maximum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
+from math import expm1, pi, sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from retrain_assets.drift.verdict import DriftRule, measure_all
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from retrain_assets.drift.measure import Measured
     from retrain_assets.drift.profile import TableProfile
 
-__all__ = ["MIN_PARTITIONS", "Calibration", "calibrate", "prediction_limit"]
+__all__ = ["MIN_PARTITIONS", "Calibration", "calibrate", "prediction_limit", "t_quantile"]
 
 MIN_PARTITIONS = 8
 MAX_PARTITIONS = 30
+FALSE_ALARMS = 0.01
+"""Probability that any effect of any feature of one more partition exceeds its limit."""
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,11 @@ def calibrate(
             for name, size in largest.items():
                 found.setdefault(name, []).append(size)
     limits, usual = {}, {}
+    level = FALSE_ALARMS / max(1, sum(len(effects) for effects in sizes.values()))
     for feature, effects in sizes.items():
         # An effect that some partitions lack (no nulls, say) is 0 there.
         filled = {key: [*x, *[0.0] * (len(chosen) - len(x))] for key, x in effects.items()}
-        limits[feature] = {key: prediction_limit(values) for key, values in filled.items()}
+        limits[feature] = {key: prediction_limit(values, level) for key, values in filled.items()}
         usual[feature] = {key: sum(values) / len(values) for key, values in filled.items()}
     return Calibration(len(chosen), limits, usual)
 
@@ -119,23 +123,49 @@ def _all_others(partitions: Sequence[TableProfile]) -> list[TableProfile]:
     return others
 
 
-def prediction_limit(sizes: Sequence[float], z: float = 2.3263478740408408) -> float:
-    """The size that one more observation exceeds with probability 1%, at least the largest seen.
+def prediction_limit(sizes: Sequence[float], level: float = 0.01) -> float:
+    """The size that one more observation exceeds with probability `level`, at least the largest seen.
 
-    mean + t sd sqrt(1 + 1/k), t being Student's quantile with k - 1 degrees of freedom by the
-    expansion of Cornish and Fisher (error below 1% from 7 on); k >= 2.
+    mean + t sd sqrt(1 + 1/k), t being Student's quantile with k - 1 degrees of freedom; k >= 2.
 
     Source: Whitmore, "Prediction limits for a univariate normal observation", 1986.
 
-    >>> round(prediction_limit([1, 2, 3, 4, 5, 6, 7, 8]), 1)
-    12.3
+    >>> round(prediction_limit([1, 2, 3, 4, 5, 6, 7, 8]), 2)
+    12.29
     """
     k = len(sizes)
     if k < 2:
         raise DriftError(f"prediction limit: needs at least 2 sizes, got {k}")
     mean = sum(sizes) / k
     deviation = sqrt(sum((size - mean) ** 2 for size in sizes) / (k - 1))
-    dof = k - 1
-    t = z + (z**3 + z) / (4 * dof) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * dof**2)
-    t += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * dof**3)
-    return max(*sizes, mean + t * deviation * sqrt(1 + 1 / k))
+    return max(*sizes, mean + t_quantile(level, k - 1) * deviation * sqrt(1 + 1 / k))
+
+
+def t_quantile(tail: float, dof: int) -> float:
+    """The value that Student's t exceeds with probability `tail` in (0, 0.5), dof >= 3.
+
+    Source: Hill, "Algorithm 396: Student's t-quantiles", 1970; six digits.
+
+    >>> round(t_quantile(0.01, 7), 4)
+    2.998
+    """
+    n, both = float(dof), 2 * tail
+    a = 1 / (n - 0.5)
+    b = 48 / (a * a)
+    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
+    d = ((94.5 / (b + c) - 3) / b + 1) * sqrt(a * pi / 2) * n
+    x = d * both
+    y = x ** (2 / n)
+    if y > 0.05 + a:
+        x = NormalDist().inv_cdf(tail)
+        y = x * x
+        if n < 5:
+            c += 0.3 * (n - 4.5) * (x + 0.6)
+        c = (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b + c
+        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
+        y = expm1(a * y * y)
+    else:
+        y = (
+            (1 / (((n + 6) / (n * y) - 0.089 * d - 0.822) * (n + 2) * 3) + 0.5 / (n + 4)) * y - 1
+        ) * (n + 1) / (n + 2) + 1 / y
+    return sqrt(n * y)
