@@ -85,6 +85,8 @@ class CategoryCounts:
             lost = int(weights[~present].sum())
             self.n, self.nulls = self.n - lost, self.nulls + lost
             values, weights = values.drop_null(), weights[present]
+        if len(values) > self.limit:
+            self.overflow()  # before millions of strings become Python objects
         if self.counts is not None:
             counts = self.counts
             for value, weight in zip(values.to_pylist(), weights.tolist(), strict=True):
