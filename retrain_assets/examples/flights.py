@@ -43,7 +43,9 @@ def load(window: "Window", **_: Any) -> "pa.Table":
 def available(initial_days: int = 60, seconds_per_day: float = 10.0) -> list[str]:
     """Days that have happened: `initial_days` at the start, then one more every `seconds_per_day`."""
     through = _through(initial_days, seconds_per_day)
-    return [(_FIRST + timedelta(days=n)).isoformat() for n in range((through - _FIRST).days + 1)]
+    return [
+        (_FIRST + timedelta(days=n)).isoformat() for n in range((through - _FIRST).days + 1)
+    ]
 
 
 def available_weeks(initial_days: int = 60, seconds_per_day: float = 10.0) -> list[str]:
@@ -125,10 +127,7 @@ def _year() -> "pa.Table":
         (name,) = [n for n in archive.namelist() if n.endswith(".csv") and "/" not in n]
         with archive.open(name) as file:
             table = csv.read_csv(
-                file,
-                convert_options=csv.ConvertOptions(
-                    null_values=["", "NA"], strings_can_be_null=True
-                ),
+                file, convert_options=csv.ConvertOptions(null_values=["", "NA"], strings_can_be_null=True)
             )
     day = pc.strptime(
         pc.binary_join_element_wise(

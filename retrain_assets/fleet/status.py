@@ -71,11 +71,7 @@ def ago(moment: str | None, now: datetime | None = None) -> str:
     if moment is None:
         return ""
     age = (now or datetime.now(UTC)) - datetime.fromisoformat(moment)
-    for unit, size in (
-        ("d", timedelta(days=1)),
-        ("h", timedelta(hours=1)),
-        ("min", timedelta(minutes=1)),
-    ):
+    for unit, size in (("d", timedelta(days=1)), ("h", timedelta(hours=1)), ("min", timedelta(minutes=1))):
         if age >= size:
             return f"{age // size} {unit} ago"
     return "just now"
@@ -87,19 +83,8 @@ def status_table(rows: Sequence[StatusRow]) -> "Table":
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "model",
-        "state",
-        "champion",
-        "metric",
-        "newest data",
-        "drift",
-        "last run",
-        "note",
-    ):
-        table.add_column(
-            title, overflow="fold" if title == "note" else "ellipsis", no_wrap=title != "note"
-        )
+    for title in ("model", "state", "champion", "metric", "newest data", "drift", "last run", "note"):
+        table.add_column(title, overflow="fold" if title == "note" else "ellipsis", no_wrap=title != "note")
     for row in sorted(rows, key=lambda row: row.rank):
         champion = f"v{row.champion}" if row.champion else "-"
         if row.champion and row.trained_for:

@@ -47,10 +47,8 @@ def _readable_failures() -> Iterator[None]:
 
 
 def _partitions(context: dg.AssetExecutionContext) -> list[str | None]:
-    return (
-        list(context.partition_keys)
-        if context.has_partition_key_range
-        else ([context.partition_key] if context.has_partition_key else [None])
+    return list(context.partition_keys) if context.has_partition_key_range else (
+        [context.partition_key] if context.has_partition_key else [None]
     )
 
 

@@ -38,9 +38,7 @@ def _schedule(
     cron: str, timezone: str, specs: Mapping[str, ModelSpec], settings: Settings
 ) -> dg.ScheduleDefinition:
     status = (
-        dg.DefaultScheduleStatus.RUNNING
-        if settings.automation
-        else dg.DefaultScheduleStatus.STOPPED
+        dg.DefaultScheduleStatus.RUNNING if settings.automation else dg.DefaultScheduleStatus.STOPPED
     )
     slug = re.sub(r"\W+", "_", cron.replace("*", "x").replace("/", "per")).strip("_")
     if timezone != "UTC":

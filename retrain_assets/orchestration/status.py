@@ -113,3 +113,5 @@ def _row(state: ModelState, run: dg.RunRecord | None) -> StatusRow:
         last_run_at=run.update_timestamp.replace(tzinfo=UTC).isoformat() if run else None,
         note=note,
     )
+
+
