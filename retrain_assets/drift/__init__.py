@@ -12,21 +12,60 @@ new categories) reaches its threshold in the spec *and* its test is significant 
 over all features. Effects are corrected for what sampling alone produces, so that the thresholds
 mean the same for a hundred rows and for a hundred million. `compare` documents the rule.
 
-Modules: `report` (the stored result; knows nothing of how it was computed), `statistics` (pure
-formulas with their sources), `compare` (from two Arrow tables to a report; the alarm over several
-reports), `render` (Markdown and pictures). Nothing here knows Dagster or MLflow.
+Modules: `report` (the stored result; knows nothing of how it was computed); `statistics` and `tails`
+(pure formulas with their sources); `columns` (files and tables read column by column); `grid`,
+`kernels`, `findings`, `ranks`, `exact` (two columns, exactly); `categories`, `profile`, `intervals`
+(stored summaries); `measure` (what moved in a column); `verdict` (the decision, the alarm);
+`calibration` (thresholds from the reference's own partitions); `render` and `page` (Markdown,
+pictures, HTML); `watch` (which partitions); `command`. Nothing here knows Dagster or MLflow. What is
+exported here is imported when it is first used, because the command line pays for every import.
 """
 
-from retrain_assets.drift.compare import alarm, compare
-from retrain_assets.drift.render import drift_picture, report_markdown
-from retrain_assets.drift.report import DriftReport, FeatureDrift, drift_score
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retrain_assets.drift.calibration import Calibration, calibrate
+    from retrain_assets.drift.columns import open_table
+    from retrain_assets.drift.profile import TableProfile, build_profile
+    from retrain_assets.drift.render import drift_picture, report_markdown
+    from retrain_assets.drift.report import DriftReport, FeatureDrift, drift_score
+    from retrain_assets.drift.verdict import alarm, compare
 
 __all__ = [
+    "Calibration",
     "DriftReport",
     "FeatureDrift",
+    "TableProfile",
     "alarm",
+    "build_profile",
+    "calibrate",
     "compare",
     "drift_picture",
     "drift_score",
+    "open_table",
     "report_markdown",
 ]
+
+_MODULES = {
+    "Calibration": "calibration",
+    "DriftReport": "report",
+    "FeatureDrift": "report",
+    "TableProfile": "profile",
+    "alarm": "verdict",
+    "build_profile": "profile",
+    "calibrate": "calibration",
+    "compare": "verdict",
+    "drift_picture": "render",
+    "drift_score": "report",
+    "open_table": "columns",
+    "report_markdown": "render",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value  # a function hides the module of its name
+    return value

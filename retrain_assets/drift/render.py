@@ -1,6 +1,6 @@
 """A drift report for people: Markdown for the Dagster UI and one picture of the worst features.
 
-Belongs here: wording, layout, colours. Does not: what counts as drift (`compare`). Nothing here
+Belongs here: wording, layout, colours. Does not: what counts as drift (`verdict`). Nothing here
 changes a number, and nothing is drawn through pyplot, whose figures live until somebody closes them.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retrain_assets.drift.compare import category_counts, column_family, numeric_values
+from retrain_assets.drift.columns import category_counts, column_family, numeric_values
 from retrain_assets.drift.report import DriftReport, FeatureDrift
 from retrain_assets.errors import DriftError
 
@@ -198,7 +198,8 @@ _NUMERIC = ("number", "timestamp", "date", "time of day", "duration")
 def _finite(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
     values = numeric_values(column).astype(np.float64)
     # Histogram edges would overflow beyond this.
-    return values[np.abs(values) < 1e300]
+    finite: npt.NDArray[np.float64] = values[np.abs(values) < 1e300]
+    return finite
 
 
 def _subtitle(row: FeatureDrift, missing: bool) -> str:

@@ -1,20 +1,21 @@
 """What a drift comparison found, as plain data that can be stored and read back.
 
 Belongs here: `FeatureDrift`, `DriftReport`, their JSON form and the number that is plotted over
-time. Does not: how any of it was computed (`statistics`, `compare`) or how it looks (`render`); an
+time. Does not: how any of it was computed (`statistics`, `verdict`) or how it looks (`render`); an
 engine is free to change as long as it fills these fields.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
-from math import inf, isnan, nan
-from typing import Annotated, Any, Literal, get_args
-
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from math import inf, isfinite, isnan, nan
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from retrain_assets.errors import DriftError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["DriftReport", "FeatureDrift", "Kind", "Verdict", "drift_score"]
 
@@ -23,18 +24,44 @@ Verdict = Literal["stable", "drifted", "undecided"]
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
-_VERSION = 1
-_STRICT = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="strings")
+_VERSION = 2
+_READABLE = (1, 2)
+# pydantic's ConfigDict is a plain dict; importing it would cost every comparison 0.1 CPU s.
+_STRICT: Any = {"extra": "forbid", "strict": True}
 
 # Infinity and NaN are not JSON numbers; as strings every JSON parser can read the report.
 _NON_FINITE = {"Infinity": inf, "-Infinity": -inf, "NaN": nan}
+_NUMBERS = ("severity", "p_value", "p_adjusted", "importance", "share_drifted", "score")
 
 
-def _from_text(value: Any) -> Any:
-    return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+def _as_text(value: Any) -> Any:
+    """The document with numbers that JSON does not know as strings."""
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
-_Number = Annotated[float, BeforeValidator(_from_text)]
+def _from_text(document: Any) -> Any:
+    """The reverse, in the fields that hold numbers."""
+    if not isinstance(document, dict):
+        return document
+    result = dict(document)
+    for key in _NUMBERS:
+        if isinstance(result.get(key), str):
+            result[key] = _NON_FINITE.get(result[key], result[key])
+    for key in ("statistics", "usual"):
+        if isinstance(result.get(key), dict):
+            result[key] = {
+                name: _NON_FINITE.get(x, x) if isinstance(x, str) else x
+                for name, x in result[key].items()
+            }
+    if isinstance(result.get("features"), list):
+        result["features"] = [_from_text(row) for row in result["features"]]
+    return result
 
 
 @dataclass(frozen=True)
@@ -55,8 +82,13 @@ class FeatureDrift:
         statistics: what applies of ks, wasserstein (in the column's unit), wasserstein_scaled
             (over the reference's standard deviation), psi, chi2, cramers_v, null_rate_reference,
             null_rate_current, null_rate_change (absolute), unseen (share of current values whose
-            category the reference lacks), mean_reference, mean_current.
+            category the reference lacks), vanished (likewise the other way), js (base 2), hellinger,
+            outside (share beyond the reference's range), mean_reference, mean_current,
+            deviation_reference, deviation_current, length_ks and mean lengths of free text. With stored profiles `ks`
+            and `wasserstein` are lower ends, `ks_high` and `wasserstein_high` the upper ones.
         reasons: what changed, in plain words; also why a feature could not be judged in full.
+        importance: weight in the report's share and score, None where all weigh the same.
+        usual: per effect what it is between partitions of the reference, where that is known.
     """
 
     __pydantic_config__ = _STRICT
@@ -66,11 +98,13 @@ class FeatureDrift:
     n_reference: int
     n_current: int
     drifted: bool
-    severity: _Number
-    p_value: _Number | None
-    p_adjusted: _Number | None
-    statistics: dict[str, _Number]
+    severity: float
+    p_value: float | None
+    p_adjusted: float | None
+    statistics: dict[str, float]
     reasons: tuple[str, ...]
+    importance: float | None = None
+    usual: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isnan(self.severity) or self.severity < 0:
@@ -87,10 +121,12 @@ class DriftReport:
         features: one row per compared feature; kept in order of falling severity, then by name.
         n_reference: rows of the reference.
         n_current: rows of the current data.
-        share_drifted: drifted features over compared features, in [0, 1].
+        share_drifted: drifted features over compared features, by importance if given, in [0, 1].
         score: see `drift_score`, in [0, 1].
         reference: what the reference is, for people ("champion v7, 60 days").
         current: what it was compared with ("2013-03-01").
+        exact: whether every distance is; else some are lower ends of certified intervals.
+        calibrated_on: partitions of the reference that the thresholds were calibrated on, or 0.
     """
 
     __pydantic_config__ = _STRICT
@@ -100,14 +136,23 @@ class DriftReport:
     features: tuple[FeatureDrift, ...]
     n_reference: int
     n_current: int
-    share_drifted: _Number
-    score: _Number
+    share_drifted: float
+    score: float
     reference: str
     current: str
+    exact: bool = True
+    calibrated_on: int = 0
 
     def __post_init__(self) -> None:
         ordered = sorted(self.features, key=lambda row: (-row.severity, row.feature))
         object.__setattr__(self, "features", tuple(ordered))
+
+    @property
+    def row_change(self) -> float:
+        """Current rows over reference rows, less 1; infinity for an empty reference."""
+        if not self.n_reference:
+            return inf if self.n_current else 0.0
+        return self.n_current / self.n_reference - 1
 
     @property
     def drifted_features(self) -> tuple[str, ...]:
@@ -120,7 +165,7 @@ class DriftReport:
         Infinity and NaN are written as the strings "Infinity", "-Infinity" and "NaN".
         """
         document = {"version": _VERSION, **asdict(self)}
-        return TypeAdapter(dict[str, Any], config=_STRICT).dump_json(document).decode()
+        return json.dumps(_as_text(document), ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "DriftReport":
@@ -137,14 +182,16 @@ class DriftReport:
         if not isinstance(document, dict):
             raise DriftError(f"drift report: must be a JSON object, got {text[:40]!r}")
         version = document.pop("version", None)
-        if type(version) is not int or version != _VERSION:
+        if type(version) is not int or version not in _READABLE:
             raise DriftError(
-                f"drift report: version must be {_VERSION}, got {version!r}; read it with the "
+                f"drift report: version must be 1 or {_VERSION}, got {version!r}; read it with the "
                 "release that wrote it, or compute the report again"
             )
+        from pydantic import ValidationError
+
         try:
             # From JSON text again, where strict validation lets an array be a tuple.
-            return _adapter().validate_json(json.dumps(document))
+            return _adapter().validate_json(json.dumps(_from_text(document)))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
@@ -154,23 +201,29 @@ class DriftReport:
 
 
 @cache
-def _adapter() -> TypeAdapter[DriftReport]:
+def _adapter() -> "TypeAdapter[DriftReport]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(DriftReport)
 
 
 def drift_score(features: Iterable[FeatureDrift]) -> float:
     """One bounded number per report, to plot over time.
 
-    The mean over the features of s / (1 + s), s being the severity, which is taken as at most 1
-    for a feature that did not drift (so that noise in few rows cannot look like drift). Range
-    [0, 1]: 0 nothing moved, 0.5 every feature sits at its threshold, towards 1 everything is far
-    beyond. A single extreme feature of k adds at most 1/k. No features give 0.
+    The mean over the features (by importance, if they have one) of s / (1 + s), s being the
+    severity, which is taken as at most 1 for a feature that did not drift (so that noise in few
+    rows cannot look like drift). Range [0, 1]: 0 nothing moved, 0.5 every feature sits at its
+    threshold, towards 1 everything is far beyond. A single extreme feature of k adds at most 1/k. No features give 0.
 
     >>> drift_score([])
     0.0
     """
-    parts = []
+    parts, weights = [], []
     for row in features:
         severity = row.severity if row.drifted else min(row.severity, 1.0)
         parts.append(1.0 if severity == inf else severity / (1.0 + severity))
-    return sum(parts) / len(parts) if parts else 0.0
+        weights.append(1.0 if row.importance is None else row.importance)
+    if not sum(weights):
+        weights = [1.0] * len(parts)
+    total = sum(part * weight for part, weight in zip(parts, weights, strict=True))
+    return total / sum(weights) if parts else 0.0

@@ -1,15 +1,15 @@
 """The drift report of a partition: which rows are compared with which.
 
 Belongs here: choosing the current window and the reference, remembering earlier verdicts. Does not:
-how two tables are compared (`compare`).
+how two tables are compared (`verdict`).
 """
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.drift.compare import alarm, compare
 from retrain_assets.drift.report import DriftReport
+from retrain_assets.drift.verdict import alarm, compare
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:

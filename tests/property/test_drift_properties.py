@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain_assets.drift import DriftReport, alarm, compare, statistics
+from retrain_assets.drift import (
+    DriftReport,
+    TableProfile,
+    alarm,
+    build_profile,
+    compare,
+    statistics,
+)  # fmt: skip
+from retrain_assets.drift.columns import ArrowSource
+from retrain_assets.drift.exact import compare_numbers
+from retrain_assets.drift.kernels import Values
+from retrain_assets.drift.profile import NumericProfile
 from retrain_assets.spec.model import Alarm, Drift
 
 FINITE = st.floats(-1e100, 1e100)
@@ -138,6 +149,72 @@ def test_a_table_never_drifts_from_itself(column):
     )
     assert report.verdict == ("undecided" if len(column) < 10 else "stable")
     assert (report.score, report.features[0].drifted) == (0, False)
+
+
+COLUMNS = st.one_of(
+    st.lists(st.floats(allow_nan=False, allow_infinity=True), min_size=1, max_size=50),
+    st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 1)), min_size=1, max_size=50),
+    st.lists(st.floats(-1, 1).map(lambda x: 1.7e9 + x), min_size=1, max_size=50),
+)
+
+
+def _pieces(sample, dtype=np.float64):
+    return lambda: [Values(np.array(sample, dtype=dtype))]
+
+
+@given(COLUMNS, COLUMNS, st.booleans())
+def test_two_passes_give_the_ranks_of_a_full_sort(reference, current, shared):
+    current = current + reference[: len(current)] if shared else current
+    found = compare_numbers(_pieces(reference), _pieces(current))
+    exact = statistics.kolmogorov_smirnov(reference, current)
+    assert found.ks[0] == pytest.approx(exact.statistic, abs=1e-12)
+    bins = statistics.decile_counts(reference, current)
+    assert sorted(zip(*map(list, found.bins), strict=True)) == sorted(
+        zip(*map(list, bins), strict=True)
+    )
+    low, high = min(reference), max(reference)
+    assert found.outside == pytest.approx(np.mean([not low <= x <= high for x in current]))
+
+
+@given(SAMPLES, SAMPLES)
+def test_two_passes_give_the_wasserstein_distance_of_a_full_sort(reference, current):
+    found = compare_numbers(_pieces(reference), _pieces(current))
+    exact = statistics.wasserstein(reference, current)
+    slack = 1e-12 * max(map(abs, reference + current))
+    assert found.wasserstein[0] == pytest.approx(exact, rel=1e-9, abs=slack)
+
+
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=40),
+)
+def test_whole_numbers_of_any_size_have_exact_ranks(reference, current):
+    current = current + reference[:5]
+    found = compare_numbers(_pieces(reference, np.int64), _pieces(current, np.int64))
+    ranks = np.unique(np.array(reference + current, dtype=np.int64), return_inverse=True)[1]
+    exact = statistics.kolmogorov_smirnov(ranks[: len(reference)], ranks[len(reference) :])
+    assert found.ks[0] == pytest.approx(exact.statistic, abs=1e-12)
+
+
+@given(st.lists(CELLS, min_size=3, max_size=3))
+def test_merging_profiles_is_associative_and_gives_the_profile_of_the_rows(columns):
+    kinds = {column.type for column in columns}
+    if len(kinds) > 1:
+        return  # another type is another column
+    tables = [pa.table({"x": column}) for column in columns]
+    whole = pa.concat_tables(tables)
+    like = build_profile(ArrowSource(whole))
+    a, b, c = (build_profile(ArrowSource(table), like=like) for table in tables)
+    for merged in (a.merged(b).merged(c), a.merged(b.merged(c))):
+        mine, theirs = merged.columns["x"], like.columns["x"]
+        assert (merged.rows, mine.n, mine.nulls) == (like.rows, theirs.n, theirs.nulls)
+        if isinstance(mine, NumericProfile):
+            for key in ("cells", "ranks", "counts", "atom_counts"):
+                assert np.array_equal(getattr(mine, key), getattr(theirs, key))
+            assert (mine.level, mine.low, mine.high) == (theirs.level, theirs.low, theirs.high)
+        else:
+            assert mine.counted.counts == theirs.counted.counts
+        assert TableProfile.from_bytes(merged.to_bytes()).to_bytes() == merged.to_bytes()
 
 
 @given(st.lists(st.sampled_from(["stable", "undecided", "drifted"]), max_size=8), st.data())

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from retrain_assets.drift import DriftReport, alarm, compare
-from retrain_assets.drift.compare import category_counts, column_family, numeric_values
+from retrain_assets.drift.columns import category_counts, column_family, numeric_values
 from retrain_assets.errors import DriftError
 from retrain_assets.spec.model import Alarm, Drift, Thresholds
 

@@ -31,7 +31,21 @@ def test_a_report_is_read_back_unchanged():
     quiet = _feature("b", 0.0, False, p_value=None, p_adjusted=None, reasons=())
     report = _report(_feature(), quiet)
     assert DriftReport.from_json(report.to_json()) == report
-    assert json.loads(report.to_json())["version"] == 1
+    assert json.loads(report.to_json())["version"] == 2
+
+
+def test_a_report_of_version_1_is_read():
+    document = json.loads(_report(_feature()).to_json()) | {"version": 1}
+    for key in ("exact", "calibrated_on"):
+        del document[key]
+    for key in ("importance", "usual"):
+        del document["features"][0][key]
+    assert DriftReport.from_json(json.dumps(document)) == _report(_feature())
+
+
+def test_an_important_feature_weighs_more_in_the_score():
+    rows = [_feature(severity=1.0, importance=3.0), _feature("b", 0.0, False, importance=1.0)]
+    assert drift_score(rows) == 0.375
 
 
 def test_features_are_kept_by_falling_severity_and_then_by_name():
@@ -53,9 +67,9 @@ def test_numbers_that_json_lacks_survive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version must be 1, got 2; read it with the release that wrote it"),
-        ({"version": None}, "version must be 1, got None"),
-        ({"version": True}, "version must be 1, got True"),
+        ({"version": 3}, "version must be 1 or 2, got 3; read it with the release that wrote it"),
+        ({"version": None}, "version must be 1 or 2, got None"),
+        ({"version": True}, "version must be 1 or 2, got True"),
         ({"verdict": "fine"}, "verdict: Input should be 'stable', 'drifted' or 'undecided'"),
         ({"n_reference": "1000"}, "n_reference: Input should be a valid integer"),
         ({"score": "0.5"}, "score: Input should be a valid number"),

@@ -12,7 +12,7 @@ from retrain_assets.drift import statistics
 from retrain_assets.errors import DriftError
 
 
-@pytest.mark.parametrize("name", ["statistics", "report", "compare", "render"])
+@pytest.mark.parametrize("name", ["statistics", "report", "verdict", "render"])
 def test_the_examples_in_the_docstrings_are_true(name):
     assert doctest.testmod(import_module(f"retrain_assets.drift.{name}")).failed == 0
 
@@ -32,7 +32,12 @@ def test_ks_agrees_with_scipy_and_is_exact_only_where_that_is_cheap(n, m, method
     found = statistics.kolmogorov_smirnov(reference, current)
     expected = stats.ks_2samp(reference, current, method=method)
     assert found.statistic == pytest.approx(expected.statistic, abs=1e-12)
-    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    if method == "exact":
+        assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    else:  # scipy corrects the limit law for the size, here it is conservative
+        limit = stats.kstwobign.sf(found.statistic * np.sqrt(n * m / (n + m)))
+        assert found.p_value == pytest.approx(limit, rel=1e-9)
+        assert expected.pvalue <= found.p_value <= 1.1 * expected.pvalue
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 30])

@@ -1,0 +1,296 @@
+"""`retrain drift` and `retrain profile`: drift of any two files, without Dagster or a spec.
+
+Belongs here: arguments, what is printed, exit codes. Does not: anything about statistics. Imports
+happen inside the commands: the whole process should cost little more than reading the files.
+
+Exit codes of `drift`: 0 stable, 3 drifted, 2 usage or unreadable input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from retrain_assets.drift.profile import TableProfile
+    from retrain_assets.drift.report import DriftReport, FeatureDrift
+    from retrain_assets.drift.verdict import Comparable
+
+__all__ = ["drift", "profile"]
+
+
+@dataclass(frozen=True)
+class _Thresholds:
+    """Effect sizes; the defaults are those of a spec, a test holds them together."""
+
+    ks: float = 0.1
+    wasserstein: float = 0.25
+    psi: float = 0.2
+    cramers_v: float = 0.1
+    null_rate: float = 0.05
+    unseen: float = 0.02
+
+
+# Just beyond what nobody would call a change; what decides is then significance.
+_SMALL = _Thresholds(0.01, 0.02, 0.005, 0.01, 0.01, 0.002)
+
+
+@dataclass(frozen=True)
+class _Alert:
+    share_of_features: float = 1e-12  # any
+    of_last: int = 1
+    at_least: int = 1
+
+
+@dataclass(frozen=True)
+class _Rules:
+    min_rows: int = 100
+    alpha: float = 0.01
+    thresholds: _Thresholds = field(default_factory=_Thresholds)
+    alert: _Alert = field(default_factory=_Alert)
+    exclude: tuple[str, ...] = ()
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(message, err=True)
+    sys.exit(2)
+
+
+def _open(path: str) -> Comparable:
+    """A stored profile by its first bytes, else a table."""
+    from retrain_assets.drift.columns import open_table
+    from retrain_assets.errors import DriftError
+
+    try:
+        with open(path, "rb") as file:
+            if file.read(4) != b"RDP1":
+                return open_table(path)
+            file.seek(0)
+            data = file.read()
+    except FileNotFoundError:
+        raise DriftError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise DriftError(f"{path}: cannot be read: {error.strerror or error}") from None
+    from retrain_assets.drift.profile import TableProfile
+
+    return TableProfile.from_bytes(data, path)
+
+
+@click.command()
+@click.argument("reference", type=click.Path())
+@click.argument("current", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
+@click.option("--html", type=click.Path(), help="Write one self-contained page with pictures.")
+@click.option("--column", "-c", "only", multiple=True, help="Compare only these columns.")
+@click.option("--exclude", "-x", multiple=True, help="Leave these columns out.")
+@click.option(
+    "--effect", type=click.Choice(["small", "large"]), default="small", show_default=True,
+    help="What counts: any proven change, or the thresholds of a spec (KS 0.1, PSI 0.2, …).",
+)  # fmt: skip
+@click.option("--alpha", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.01,
+              show_default=True, help="False-discovery rate over the columns.")  # fmt: skip
+@click.option("--min-rows", type=click.IntRange(min=10), default=100, show_default=True,
+              help="Fewest rows on either side; below, the verdict is undecided.")  # fmt: skip
+@click.option("--calibrate", "partitions", multiple=True, type=click.Path(),
+              help="Profile of one partition of the reference; give at least 8.")  # fmt: skip
+def drift(
+    reference: str,
+    current: str,
+    as_json: bool,
+    html: str | None,
+    only: tuple[str, ...],
+    exclude: tuple[str, ...],
+    effect: str,
+    alpha: float,
+    min_rows: int,
+    partitions: tuple[str, ...],
+) -> None:
+    """How far CURRENT has moved from REFERENCE, column by column.
+
+    Each is a Parquet or CSV file, or a profile that `retrain profile` wrote. Exits 0 when stable
+    (or undecided: too few rows), 3 when drifted, 2 when a file cannot be read.
+
+    \b
+    Examples:
+      retrain drift january.parquet february.parquet
+      retrain drift training.profile today.parquet --json | tail -1 | jq .flags
+      retrain drift a.csv b.csv --html report.html
+    """
+    from retrain_assets.errors import DriftError
+
+    limits = _SMALL if effect == "small" else _Thresholds()
+    rules = _Rules(min_rows, alpha, limits, _Alert(), exclude)
+    try:
+        sides = _open(reference), _open(current)
+        columns = list(only) or _common_columns(*sides)
+        report = _compare(sides, columns, rules, (reference, current), partitions, html)
+    except DriftError as error:
+        _fail(str(error))
+    except MemoryError:
+        _fail(f"{reference}, {current}: not enough memory to compare them")
+    if as_json:
+        click.echo(json.dumps(_document(report), ensure_ascii=False, default=str))
+    else:
+        for line in _table(report):
+            click.echo(line)
+    sys.exit(3 if report.verdict == "drifted" else 0)
+
+
+def _names(side: Comparable) -> list[str]:
+    from retrain_assets.drift.profile import TableProfile
+
+    return list(side.columns if isinstance(side, TableProfile) else side.schema.names)
+
+
+def _common_columns(reference: Comparable, current: Comparable) -> list[str]:
+    """All that can be compared; lists, structs and bytes are left out."""
+    from retrain_assets.drift.columns import column_family
+    from retrain_assets.drift.profile import TableProfile
+    from retrain_assets.errors import DriftError
+
+    odd: set[str] = set()
+    for side in (reference, current):
+        if isinstance(side, TableProfile):
+            odd |= set(side.left_out)
+        else:
+            odd |= {column.name for column in side.schema if column_family(column.type) is None}
+    names = [name for name in _names(reference) if name not in odd]
+    if not names:
+        raise DriftError("reference: no column can be compared; it needs numbers, text or times")
+    return names
+
+
+def _compare(
+    sides: tuple[Comparable, Comparable],
+    columns: list[str],
+    rules: _Rules,
+    names: tuple[str, str],
+    partitions: tuple[str, ...],
+    html: str | None,
+) -> DriftReport:
+    from retrain_assets.drift.verdict import compare_with_pictures
+    from retrain_assets.errors import DriftError
+
+    calibration = None
+    if partitions:
+        from retrain_assets.drift.calibration import calibrate
+
+        profiles = [_profile_of(path) for path in partitions]
+        calibration = calibrate(profiles, rules, columns)
+    report, pictures = compare_with_pictures(
+        *sides, rules, columns=columns, reference_name=names[0], current_name=names[1],
+        calibration=calibration, pictures=html is not None,
+    )  # fmt: skip
+    if html is not None:
+        from retrain_assets.drift.page import report_page
+
+        try:
+            Path(html).write_text(report_page(report, pictures), encoding="utf-8")
+        except OSError as error:
+            raise DriftError(f"{html}: cannot be written: {error.strerror or error}") from None
+    return report
+
+
+def _profile_of(path: str) -> TableProfile:
+    from retrain_assets.drift.profile import TableProfile
+    from retrain_assets.errors import DriftError
+
+    found = _open(path)
+    if not isinstance(found, TableProfile):
+        raise DriftError(f"{path}: must be a profile; `retrain profile {path} -o …` writes one")
+    return found
+
+
+def _document(report: DriftReport) -> dict[str, Any]:
+    """For machines: flags and everything that the report holds, columns by name."""
+    whole = json.loads(report.to_json())
+    return {
+        "verdict": report.verdict,
+        "flags": {row.feature: row.drifted for row in report.features},
+        "score": whole["score"],
+        "share_drifted": whole["share_drifted"],
+        "exact": report.exact,
+        "rows": {"reference": report.n_reference, "current": report.n_current},
+        "reasons": whole["reasons"],
+        "columns": {row.pop("feature"): row for row in whole["features"]},
+    }
+
+
+def _table(report: DriftReport) -> list[str]:
+    """For people: the verdict, then one line per column, drifted ones first."""
+    headline, *others = report.reasons or ("",)
+    colour = {"drifted": "red", "stable": "green"}.get(report.verdict, "yellow")
+    told = {reason for row in report.features for reason in row.reasons}
+    change = f"{report.row_change:+.1%}" if report.n_reference else "new"
+    lines = [
+        f"{click.style(report.verdict, fg=colour, bold=True)}: {headline}",
+        f"rows {report.n_reference:,} → {report.n_current:,} ({change})",
+        *[reason for reason in others if reason not in told],
+        "",
+    ]
+    rows = sorted(report.features, key=lambda row: (not row.drifted, -row.severity, row.feature))
+    width = min(32, max([6, *(len(row.feature) for row in rows)]))
+    lines.append(
+        f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>14}  what changed"
+    )
+    for row in rows:
+        mark = "drifted" if row.drifted else ""
+        prefix = f"`{row.feature}`: "
+        words = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
+        name = row.feature if len(row.feature) <= width else row.feature[: width - 1] + "…"
+        lines.append(f"{name:<{width}}  {mark:<7}  {_numbers(row)}  {words}".rstrip())
+    return lines
+
+
+def _numbers(row: FeatureDrift) -> str:
+    found = row.statistics
+    first = found.get("ks", found.get("cramers_v", found.get("length_ks")))
+    cells = [
+        f"{'' if x is None else format(x, '.4f' if x < 100 else '.3g'):>7}"
+        for x in (first, found.get("psi"), found.get("wasserstein_scaled"))
+    ]
+    before, after = found.get("null_rate_reference"), found.get("null_rate_current")
+    nulls = f"{before:.1%} → {after:.1%}" if before or after else ""
+    return "  ".join([*cells, f"{nulls:>14}"])
+
+
+@click.command()
+@click.argument("file", type=click.Path())
+@click.option("--output", "-o", required=True, type=click.Path(), help="Where the profile goes.")
+@click.option("--like", type=click.Path(), help="A profile that the new one should merge with.")
+def profile(file: str, output: str, like: str | None) -> None:
+    """Summarise FILE (Parquet or CSV) for later comparisons, without keeping its rows.
+
+    \b
+    Examples:
+      retrain profile training.parquet -o training.profile
+      retrain profile 2013-03-02.parquet -o 2013-03-02.profile --like 2013-03-01.profile
+    """
+    from retrain_assets.drift.profile import TableProfile, build_profile
+    from retrain_assets.errors import DriftError
+
+    try:
+        source = _open(file)
+        if isinstance(source, TableProfile):
+            raise DriftError(f"{file}: is a profile already; give a Parquet or CSV file")
+        import pyarrow as pa
+
+        assert not isinstance(source, pa.Table)
+        earlier = _profile_of(like) if like else None
+        made = build_profile(source, like=earlier)
+        data = made.to_bytes()
+        Path(output).write_bytes(data)
+    except DriftError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{output}: cannot be written: {error.strerror or error}")
+    click.echo(
+        f"{output}: {made.rows:,} rows, {len(made.columns)} columns, {len(data) / 1024:,.1f} KB"
+    )
+    for name, kind in made.left_out.items():
+        click.echo(f"'{name}': type {kind} cannot be compared, left out")
