@@ -240,11 +240,15 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
                 metadata={"model_version": outcome.promotion.version, **values}
             )
             return
-        alert(context, spec, "rejected", f"{spec.name}: candidate rejected",
+        decision = outcome.report.decision
+        verdict = "rejected" if decision == "reject" else "could not be judged"
+        alert(context, spec, "rejected", f"{spec.name}: candidate {verdict}",
               f"{outcome.sentence}\n\n{values['gate'].value}")  # fmt: skip
-        if spec.gate.on_reject == "fail":
+        if spec.gate.fails_run(decision):
             raise dg.Failure(description=outcome.sentence, metadata={"retrain/rejected": True, **values},
                              allow_retries=False)  # fmt: skip
-        context.log.warning(f"{outcome.sentence}; the champion stays (gate.on_reject: keep)")
+        context.log.warning(
+            f"{outcome.sentence}; the champion stays (gate.on_reject, on_undecided: keep)"
+        )
 
     return promoted_model

@@ -326,7 +326,7 @@ def detectable(interval: GainInterval, alpha: float, power: float = POWER) -> fl
 def time_blocks(partitions: ArrayLike) -> IntArray | None:
     """Cluster of each row from its partition, in time order; None with too few partitions.
 
-    Rows of one partition (a day's flights) go together. Of G partitions, m = min(2 G^(1/3), G / 12)
+    Rows of one partition (a day's flights) go together. Of G partitions, m = min(3 G^(1/3), G / 12)
     successive ones go together, rounded down and at least 1, so that what lasts over several hours
     or days stays within a block: non-overlapping blocks (Carlstein, Annals of Statistics 1986) of
     the order G^(1/3) that is optimal for a variance (Hall, Horowitz & Jing, "On blocking rules for
@@ -341,14 +341,14 @@ def time_blocks(partitions: ArrayLike) -> IntArray | None:
     >>> int(time_blocks(np.repeat(np.arange(14), 3)).max()) + 1
     14
     >>> int(time_blocks(np.arange(168)).max()) + 1
-    15
+    12
     """
     keys, codes = np.unique(np.asarray(partitions), return_inverse=True)
     count = len(keys)
     if count < MIN_CLUSTERS:
         return None
     # 1e-9: the cube root of 64 must count as 4.
-    length = max(1, min(math.floor(2 * count ** (1 / 3) + 1e-9), count // 12))
+    length = max(1, min(math.floor(3 * count ** (1 / 3) + 1e-9), count // 12))
     blocks = -(-count // length)
     if count % length and blocks > 1:  # a short last block joins the one before
         blocks -= 1

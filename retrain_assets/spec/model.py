@@ -540,6 +540,16 @@ class Gate(_Frozen):
     on_reject: Literal["fail", "keep"] = Field(
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
     )
+    on_undecided: Literal["fail", "keep"] | None = Field(
+        None,
+        description="The same where the data cannot tell (too few rows); by default as on_reject.",
+    )
+
+    def fails_run(self, decision: Literal["promote", "reject", "undecided"]) -> bool:
+        """Whether a run that ends with this decision of the gate fails."""
+        undecided = self.on_undecided or self.on_reject
+        ending = {"promote": "keep", "reject": self.on_reject, "undecided": undecided}
+        return ending[decision] == "fail"
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -310,6 +310,24 @@ def test_all_reuses_together_spend_twice_alpha() -> None:
     assert 0.0999 < spent < 0.1
 
 
+@pytest.mark.parametrize(("rule", "least", "most"), [("spend", 0, 0.1), ("ignore", 0.2, 1)])
+def test_ten_equal_candidates_on_one_holdout(rule: str, least: float, most: float) -> None:
+    """300 holdouts; the share on which any of ten is promoted: below 2 alpha, or far above it."""
+    promoted = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        y = rng.normal(size=100)
+        champion = y + rng.normal(size=100)
+        promoted += any(
+            judge(
+                y + rng.normal(size=100), champion, y_true=y, metric="mae", earlier_uses=uses,
+                gate={"holdout_reuse": rule, "min_rows": 50},
+            ).decision == "promote"
+            for uses in range(10)
+        )  # fmt: skip
+    assert least <= promoted / 300 <= most
+
+
 def test_a_bootstrapped_bound_survives_many_reuses() -> None:
     report = judge(metric="average_precision", earlier_uses=200)
     assert report.gain_low is not None

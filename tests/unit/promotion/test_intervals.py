@@ -243,7 +243,7 @@ def test_every_metric_has_a_method() -> None:
 
 @pytest.mark.parametrize(
     ("partitions", "blocks"),
-    [(9, None), (10, 10), (14, 14), (23, 23), (24, 12), (60, 12), (168, 15), (365, 26)],
+    [(9, None), (10, 10), (14, 14), (23, 23), (24, 12), (60, 12), (168, 12), (365, 17)],
 )
 def test_blocks_are_consecutive_partitions(partitions: int, blocks: int | None) -> None:
     keys = np.repeat([f"{k:04d}" for k in range(partitions)], 3)

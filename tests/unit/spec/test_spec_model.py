@@ -53,6 +53,22 @@ def test_gates_that_ask_for_what_cannot_be_judged_are_refused(task, gate, proble
         _spec(task=task, train={"window": 10, "holdout": 2}, gate=gate)
 
 
+@pytest.mark.parametrize(
+    ("gate", "reject", "undecided"),
+    [
+        ({}, True, True),
+        ({"on_reject": "keep"}, False, False),
+        ({"on_undecided": "keep"}, True, False),
+        ({"on_reject": "keep", "on_undecided": "fail"}, False, True),
+    ],
+)
+def test_a_run_that_ends_without_a_promotion_fails_where_the_spec_says(gate, reject, undecided):
+    made = _spec(train={"window": 10, "holdout": 2}, gate=gate).gate
+    assert made.fails_run("reject") is reject
+    assert made.fails_run("undecided") is undecided
+    assert not made.fails_run("promote")
+
+
 def test_the_columns_of_the_gate_are_those_of_slices_and_groups():
     slices = {"columns": ["a", "b"]}
     gaps = {"columns": ["b", "c"], "equal_opportunity": 0.1}
