@@ -13,7 +13,7 @@ help:  ## This list
 
 install: $(STAMP)  ## Create .venv from requirements.lock (hashes checked); quick when nothing changed
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml hatch_build.py retrain_assets/drift/_kernels.c
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || { echo "Python 3.11, 3.12 or 3.13 is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/uv || { awk '/^uv==/{on=1} on{print; if (!/\\$$/) exit}' requirements.lock > $(VENV)/uv.lock \
 	  && $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock; }
 	@echo "Installing the packages of requirements.lock (about a minute the first time) ..."
-	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync -q --compile-bytecode --require-hashes requirements.lock
 	@VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install -q --no-deps -e .
 	@$(BIN)/python -c 'import lightgbm' 2>/dev/null \
 	  || { echo "LightGBM needs the OpenMP runtime. On Debian: apt-get install libgomp1"; exit 1; }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from retrain_assets import __version__
+from retrain_assets.drift.command import drift, profile
 
 if TYPE_CHECKING:
     from retrain_assets.fleet.status import StatusRow
@@ -42,7 +43,12 @@ def main() -> None:
       retrain status                    what every model is doing
       retrain history churn             who promoted what, when and why
       retrain rollback churn --reason "…"   back to the champion before
+      retrain drift old.parquet new.parquet   drift between any two files
     """
+
+
+main.add_command(drift)
+main.add_command(profile)
 
 
 def _fail(message: str) -> NoReturn:
