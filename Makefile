@@ -32,6 +32,7 @@ demo: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## One model's life on real fli
 
 dev: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## The Dagster UI with sensors and schedules on: http://127.0.0.1:3000
 	@RETRAIN_HOME=$(abspath $(HOME_DIR)) DAGSTER_HOME=$(abspath $(HOME_DIR)/dagster) \
+	  RETRAIN_DAGSTER_URL=$${RETRAIN_DAGSTER_URL:-http://127.0.0.1:$(PORT)} \
 	  $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(STAMP)  ## All tests

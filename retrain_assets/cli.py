@@ -244,7 +244,8 @@ def history(model: str, specs: Path, as_json: bool) -> None:
 @click.argument("model")
 @click.option("--to", "to_version", metavar="VERSION", help="A version that was champion before.")
 @click.option("--reason", required=True, help="Why, for the record.")
-def rollback(model: str, to_version: str | None, reason: str) -> None:
+@_SPECS
+def rollback(model: str, to_version: str | None, reason: str, specs: Path) -> None:
     """Make an earlier champion of MODEL champion again; by default the one before.
 
     The version is loaded before anything changes. Repeating the command changes nothing more.
@@ -262,6 +263,8 @@ def rollback(model: str, to_version: str | None, reason: str) -> None:
 
     platform = _platform()
     try:
+        if platform.ledger.champion(model) is None:
+            _check_model(model, specs)
         before, now = roll_back(
             model,
             to_version=to_version.removeprefix("v") if to_version else None,

@@ -11,7 +11,8 @@
     ├── TrainingError        too little data, a bad target, a trainer that failed
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
-        └── ChampionChanged  somebody else promoted in between: compare-and-set lost
+        ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
+        └── RolledBack       a person has rolled this very version back
 
 Messages name the subject, the rule, the value and the remedy. A message never contains the value of
 an environment variable.
@@ -28,6 +29,7 @@ __all__ = [
     "Problem",
     "RegistryError",
     "RetrainError",
+    "RolledBack",
     "SettingsError",
     "SourceError",
     "SpecError",
@@ -125,3 +127,7 @@ class LedgerError(RetrainError):
 
 class ChampionChanged(LedgerError):
     """Compare-and-set lost: the champion is no longer the one the candidate was compared with."""
+
+
+class RolledBack(LedgerError):
+    """The version was champion and a person rolled it back: it does not come back by itself."""

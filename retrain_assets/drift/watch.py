@@ -48,8 +48,7 @@ class Watched:
 def watched_columns(spec: ModelSpec, columns: list[str]) -> list[str]:
     """Feature columns that drift is measured on: all but the target, excluded and key columns."""
     left_out = {spec.target, *spec.drift.exclude, *spec.train.exclude}
-    if spec.train.group is not None:
-        left_out.add(spec.train.group)
+    left_out |= {name for name in (spec.train.group, spec.train.time_column) if name is not None}
     return [column for column in columns if column not in left_out]
 
 

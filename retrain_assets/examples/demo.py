@@ -81,6 +81,8 @@ def _first_champion(loop: "LocalLoop", platform: "Platform", day: date) -> None:
     _say("2. Train the first champion")
     done = loop.tick("freshness_sensor")
     _check(done)
+    if not done:
+        raise SystemExit("no training is due for this data; `make clean` starts the demo again")
     _show_gate(platform, done[-1])
 
 
@@ -97,6 +99,7 @@ def _days_until_retraining(loop: "LocalLoop", platform: "Platform", day: date) -
         _show_day(platform, day)
         retrained = loop.tick("drift_sensor") or loop.tick("freshness_sensor")
         if retrained:
+            _check(retrained)
             tags = retrained[-1].request.tags
             _say(f"\n4. Retraining for {retrained[-1].request.partition_key}: "
                  f"{tags['retrain/reason']}")  # fmt: skip
@@ -152,7 +155,7 @@ def _finish(loop: "LocalLoop", platform: "Platform", specs: "SpecSet") -> None:
 
 def _check(done: "list[Executed]") -> None:
     for run in done:
-        if not run.success:
+        if not run.success and not run.rejected:
             raise SystemExit(f"the run {run.request.run_key} failed:\n{run.error}")
 
 

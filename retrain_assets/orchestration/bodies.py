@@ -4,18 +4,20 @@ Every function here takes a spec and returns the function that Dagster calls.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from retrain_assets.errors import (
     ChampionChanged,
     ContractError,
+    FeatureError,
     LedgerError,
     RegistryError,
     RetrainError,
+    RolledBack,
     SourceError,
 )
 from retrain_assets.orchestration import metadata
@@ -25,9 +27,13 @@ from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.spec.model import ModelSpec
 
+if TYPE_CHECKING:
+    from retrain_assets.data.ingest import Ingested
+
 __all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
+_FINAL = (ChampionChanged, RolledBack)
 _RETRIES, _RETRY_SECONDS = 2, 5
 
 
@@ -40,7 +46,7 @@ def _readable_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     try:
         yield
     except RetrainError as error:
-        transient = isinstance(error, _TRANSIENT) and not isinstance(error, ChampionChanged)
+        transient = isinstance(error, _TRANSIENT) and not isinstance(error, _FINAL)
         if transient and context.retry_number < _RETRIES:
             context.log.warning(f"asking again in {_RETRY_SECONDS} s: {error}")
             raise dg.RetryRequested(_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
@@ -73,6 +79,18 @@ def _set_version(context: dg.AssetExecutionContext, fingerprints: list[str]) -> 
     context.set_data_version(context.asset_key, dg.DataVersion(version[:32]))
 
 
+def _record_good(context: dg.AssetExecutionContext, done: "Sequence[Ingested]") -> None:
+    """Record the good partitions of a range whose step is about to fail for the others."""
+    for item in done:
+        context.log_event(
+            dg.AssetMaterialization(
+                context.asset_key,
+                partition=item.partition,
+                metadata=metadata.table_metadata(item),
+            )
+        )
+
+
 def raw_data(spec: ModelSpec) -> Callable[..., Any]:
     """Ingest each partition; bad ones are named together after the good ones are stored."""
 
@@ -88,15 +106,7 @@ def raw_data(spec: ModelSpec) -> Callable[..., Any]:
                 except ContractError as error:
                     refused.append(str(error))
         if refused:
-            # The step fails, so the good partitions of a range are recorded here.
-            for item in done:
-                context.log_event(
-                    dg.AssetMaterialization(
-                        context.asset_key,
-                        partition=item.partition,
-                        metadata=metadata.table_metadata(item),
-                    )
-                )
+            _record_good(context, done)
             text = "\n\n".join(refused)
             yield dg.AssetCheckResult(
                 passed=False,
@@ -121,12 +131,17 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
     def features(context: dg.AssetExecutionContext, raw_data: TableWindow) -> Iterator[Any]:
         from retrain_assets.data.ingest import make_features
 
+        done, refused = [], []
         with _readable_failures(context):
             existing = raw_data.existing() if spec.features.lookback else ()
-            done = [
-                make_features(spec, partition, raw_data.store, existing)
-                for partition in _partitions(context)
-            ]
+            for partition in _partitions(context):
+                try:
+                    done.append(make_features(spec, partition, raw_data.store, existing))
+                except FeatureError as error:
+                    refused.append(f"{partition or 'table'}: {error}")
+        if refused:
+            _record_good(context, done)
+            raise dg.Failure(description="\n\n".join(refused), allow_retries=False)
         for item in done:
             _describe(context, item.partition, metadata.table_metadata(item))
         _set_version(context, [item.stored.sha256 for item in done])
@@ -149,14 +164,15 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
             reference = (
                 ChampionReference(champion.version, champion.fingerprint) if champion else None
             )
-            last = None
+            last, began = None, None
             for item in watch(spec, partitions, features.store, reference, features.existing()):
                 last = item
+                began = item if item.alarm_is_new else began
                 values = metadata.drift_metadata(item, with_picture=item.partition == keys[-1])
                 _describe(context, item.partition, values)
         assert last is not None
-        if last.alarm_is_new:
-            alert(context, spec, "drift", f"{spec.name}: drift at {last.report.current}",
+        if began is not None and last.alarm:
+            alert(context, spec, "drift", f"{spec.name}: drift since {began.report.current}",
                   "\n".join(last.report.reasons))  # fmt: skip
         yield dg.MaterializeResult(
             check_results=[

@@ -62,6 +62,7 @@ class Tag:
     TRIGGER = "retrain/trigger"
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
+    REQUEST = "retrain/request"
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:

@@ -21,6 +21,7 @@ class Executed:
         source: the sensor or schedule that requested it.
         success: whether the run succeeded.
         error: message of the first failed step, "" on success.
+        rejected: the run failed because the gate rejected the candidate, and for nothing else.
     """
 
     source: str
@@ -28,6 +29,7 @@ class Executed:
     success: bool
     result: dg.ExecuteInProcessResult
     error: str = ""
+    rejected: bool = False
 
 
 @dataclass
@@ -91,7 +93,9 @@ class LocalLoop:
             run_config={"loggers": {"console": {"config": {"log_level": self.log_level}}}},
             raise_on_error=False,
         )
-        return Executed(source, request, result.success, result, _first_error(result))
+        return Executed(
+            source, request, result.success, result, _first_error(result), _rejected(result)
+        )
 
     def _new(self, source: str, requests: Sequence[dg.RunRequest]) -> list[dg.RunRequest]:
         fresh = []
@@ -115,3 +119,11 @@ def _first_error(result: dg.ExecuteInProcessResult) -> str:
                 return data.user_failure_data.description
             return data.error.to_string() if data.error else str(event.message)
     return ""
+
+
+def _rejected(result: dg.ExecuteInProcessResult) -> bool:
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    return bool(failures) and all(
+        data.user_failure_data is not None and "retrain/rejected" in data.user_failure_data.metadata
+        for data in failures
+    )

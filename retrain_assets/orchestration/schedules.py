@@ -70,6 +70,7 @@ def _schedule(
                 waiting.append(f"{name}: no features yet")
                 continue
             decision, request = retrain_request(
+                context.instance,
                 state,
                 platform,
                 features.partition if features else None,

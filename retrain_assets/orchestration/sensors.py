@@ -193,9 +193,10 @@ def _again(
 ) -> tuple[list[_Group], dict[str, tuple[int, float]]]:
     """Partitions whose run ended without a drift report, to be asked for again, and the rest.
 
-    Where raw data is there, something else was to blame (a bad day in the same range): these go
-    again at once. The others failed themselves and go again alone, after ever longer waits, since a
-    source comes back and data is mended; after `_RETRY_AFTER_SECONDS` is used up, a person decides.
+    A partition that got as far as any of its run was held up by another of the same range (a bad
+    day): these go again together and at once. The others failed themselves and go again alone, after
+    ever longer waits, since a source comes back and data is mended; when `_RETRY_AFTER_SECONDS` is
+    used up, a person decides.
     """
     if not asked or spec.scheme is None:
         return [], {}
@@ -207,14 +208,18 @@ def _again(
     }
     if not open_:
         return [], {}
-    raw = context.instance.get_materialized_partitions(asset_key(spec.name, "raw_data"))
-    due = [
-        key
+    reached: set[str] = set()
+    for stage in ("features", "raw_data"):
+        keys = context.instance.get_materialized_partitions(asset_key(spec.name, stage))
+        reached = reached or (set(keys) & set(open_))
+    held_up = [key for key, (times, _) in sorted(open_.items()) if times == 1 and key in reached]
+    alone = [
+        [key]
         for key, (times, at) in sorted(open_.items())
-        if (times == 1 and key in raw) or now - at >= _RETRY_AFTER_SECONDS[times - 1]
-    ]
-    whole = spec.scheme.runs([key for key in due if key in raw], _MAX_PARTITIONS_PER_RUN)
-    alone = [[key] for key in due if key not in raw]
+        if key not in held_up and now - at >= _RETRY_AFTER_SECONDS[times - 1]
+    ][:_MAX_REQUESTS_PER_TICK]
+    whole = spec.scheme.runs(held_up, _MAX_PARTITIONS_PER_RUN)
+    due = [key for run in (*whole, *alone) for key in run]
     groups = [_Group(tuple(run), attempt=open_[run[-1]][0] + 1) for run in (*whole, *alone)]
     return groups, open_ | {key: (open_[key][0] + 1, now) for key in due}
 
@@ -262,8 +267,15 @@ def _drift(
         decision = Decision("wait", None, ("no alarm",))
         if alarmed is not None:
             storage_id, partition = alarmed
+            moment = str(storage_id) if state.spec.scheme else _content(state)
             decision, request = retrain_request(
-                state, platform, partition, only=("drift",), alarm=True, run_key=str(storage_id)
+                context.instance,
+                state,
+                platform,
+                partition,
+                only=("drift",),
+                alarm=True,
+                run_key=moment,
             )
             if request is not None:
                 requests.append(request)
@@ -279,6 +291,13 @@ def _drift(
         context.update_cursor(text)
         return dg.SkipReason(_first_few(waiting) or "no new report raises the alarm")
     return dg.SensorResult(run_requests=requests, cursor=text)
+
+
+def _content(state: ModelState) -> str:
+    """Fingerprint of an unpartitioned feature table: a retraining reads and writes it again, so that
+    its storage id would change with every attempt."""
+    features = state.latest.get("features")
+    return str(features.metadata.get("fingerprint")) if features else ""
 
 
 def _first_few(lines: Sequence[str], limit: int = 5) -> str:
@@ -337,9 +356,14 @@ def _freshness(
             continue
         if len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
-        moment = features.partition or str(features.storage_id)
+        moment = features.partition or _content(state)
         decision, request = retrain_request(
-            state, platform, features.partition, only=("first", "age"), run_key=moment
+            context.instance,
+            state,
+            platform,
+            features.partition,
+            only=("first", "age"),
+            run_key=moment,
         )
         if request is not None:
             requests.append(request)
@@ -350,7 +374,23 @@ def _freshness(
     return dg.SensorResult(run_requests=requests)
 
 
+def _attempt(instance: dg.DagsterInstance, key: str) -> int | None:
+    """Which attempt at a retraining is due now: 1 the first time, None where none is.
+
+    A run that failed before there was a candidate (the registry was away, say) is tried again after
+    ever longer waits. A rejection never gets here: its candidate is the last retraining.
+    """
+    records = instance.get_run_records(filters=dg.RunsFilter(tags={Tag.REQUEST: key}), limit=10)
+    if not records:
+        return 1
+    if len(records) > len(_RETRY_AFTER_SECONDS):
+        return None
+    waited = datetime.now(UTC).timestamp() - records[0].create_timestamp.timestamp()
+    return len(records) + 1 if waited >= _RETRY_AFTER_SECONDS[len(records) - 1] else None
+
+
 def retrain_request(
+    instance: dg.DagsterInstance,
     state: ModelState,
     platform: Platform,
     partition: str | None,
@@ -395,15 +435,21 @@ def retrain_request(
         decision = ask(partition, len(stored))
         if decision.action != "retrain":
             return decision, None
+    key = f"retrain|{spec.name}|{decision.trigger}|{run_key}"
+    attempt = _attempt(instance, key)
+    if attempt is None:
+        waits = ("but its run for this data has failed and is not due again",)
+        return Decision("wait", decision.trigger, decision.reasons + waits), None
     tags = {
         Tag.KIND: "retrain",
         Tag.MODEL: spec.name,
+        Tag.REQUEST: key,
         Tag.TRIGGER: str(decision.trigger),
         Tag.REASON: ", ".join(decision.reasons)[:200],
         Tag.QUEUE: f"retrain:{spec.name}",
     }
     return decision, dg.RunRequest(
-        run_key=f"retrain|{spec.name}|{decision.trigger}|{run_key}",
+        run_key=key if attempt == 1 else f"{key}|{attempt}",
         asset_selection=retrain_keys(spec.name, partitioned=spec.scheme is not None),
         partition_key=partition,
         tags=tags,

@@ -56,7 +56,10 @@ def status_rows(
     chosen = [spec for spec in specs.specs() if names is None or spec.name in names]
     states = observe(instance, platform.ledger, chosen, STAGES)
     runs = _latest_runs(instance)
-    rows = [_row(state, runs.get(name)) for name, state in states.items()]
+    rows = [
+        _row(state, runs.get(name), failed=_failed(instance, runs.get(name), name))
+        for name, state in states.items()
+    ]
     if names is None:
         rows += [_broken_row(spec) for spec in specs.broken]
     return sorted(rows, key=lambda row: row.rank)
@@ -77,7 +80,19 @@ def _latest_runs(instance: dg.DagsterInstance) -> dict[str, dg.RunRecord]:
     return latest
 
 
-def _row(state: ModelState, run: dg.RunRecord | None) -> StatusRow:
+def _failed(instance: dg.DagsterInstance, run: dg.RunRecord | None, name: str) -> bool:
+    """Whether the run failed for this model; several may share a monitor run."""
+    if run is None or run.dagster_run.status != dg.DagsterRunStatus.FAILURE:
+        return False
+    models = {key.path[0] for key in run.dagster_run.asset_selection or ()}
+    if len(models) == 1:
+        return True
+    statistics = instance.get_run_step_stats(run.dagster_run.run_id)
+    failed = [s.step_key for s in statistics if s.status and s.status.value == "FAILURE"]
+    return not failed or any(step.startswith(f"{name}__") for step in failed)
+
+
+def _row(state: ModelState, run: dg.RunRecord | None, *, failed: bool) -> StatusRow:
     report = state.latest.get("drift_report")
     features = state.latest.get("features")
     values: dict[str, Any] = dict(report.metadata) if report else {}
@@ -90,7 +105,6 @@ def _row(state: ModelState, run: dg.RunRecord | None) -> StatusRow:
     ):
         values = {}  # measured against a former champion: it says nothing about this one
     status = run.dagster_run.status if run else None
-    failed = status == dg.DagsterRunStatus.FAILURE
     if failed:
         name, note = "failing", "the last run failed; see the Dagster UI"
     elif state.in_flight:

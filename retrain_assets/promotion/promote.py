@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from retrain_assets.errors import ChampionChanged
+from retrain_assets.errors import ChampionChanged, RolledBack
 from retrain_assets.promotion.candidate import Candidate, load_evidence
 from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence, nested
 from retrain_assets.promotion.intervals import time_blocks
@@ -56,6 +56,7 @@ def judge_and_promote(
     Raises:
         TableError: there is no candidate for the partition.
         ChampionChanged: somebody promoted since the comparison; build the candidate again.
+        RolledBack: a person has rolled this version back.
         LedgerError, RegistryError: the ledger or the registry cannot be used.
     """
     candidate = Candidate.stored(store, spec.name, partition)
@@ -68,6 +69,8 @@ def judge_and_promote(
             f"{champion.version if champion else '-'} now; materialize candidate_model"
             f"{f' {partition}' if partition else ''} again"
         )
+    if not already:
+        _refuse_rolled_back(candidate, ledger)
     promotion: Promotion | None = None
     if already and champion is not None:  # a run before this one was killed after the ledger's row
         report = GateReport.from_json(json.dumps(champion.evidence["gate"]))
@@ -92,6 +95,19 @@ def judge_and_promote(
         )
     project_champion(spec.name, registry=registry, ledger=ledger)
     return Outcome(candidate, report, sentence, promotion)
+
+
+def _refuse_rolled_back(candidate: Candidate, ledger: "Ledger") -> None:
+    """The same data gives the same version: what a person took down must not return by itself."""
+    for row in reversed(ledger.history(candidate.model)):
+        if row.version == candidate.version:
+            return  # a person has put it back since
+        if row.kind == "rollback" and row.expected_version == candidate.version:
+            raise RolledBack(
+                f"{candidate.model}: v{candidate.version} was rolled back by {row.actor} on "
+                f"{row.promoted_at:%Y-%m-%d %H:%M} ({row.reason}); it is not promoted again by "
+                f"itself. `retrain rollback {candidate.model} --to {candidate.version}` puts it back"
+            )
 
 
 def judge(

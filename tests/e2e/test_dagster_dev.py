@@ -23,7 +23,7 @@ from retrain_assets.spec.loading import load_specs
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.xdist_group("e2e"),
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(1200),
 ]
 
 MODEL = "flight_delay"
@@ -69,11 +69,11 @@ def test_the_backlog_is_one_run_and_the_first_champion_follows(
     server: DevServer, instance: dg.DagsterInstance
 ) -> None:
     (monitor,) = server.wait_for(
-        "the monitor run of the backlog", lambda: finished(runs(instance, "arrival")), 180
+        "the monitor run of the backlog", lambda: finished(runs(instance, "arrival")), 540
     )
     tags = monitor.dagster_run.tags
     assert (tags[RANGE[0]], tags[RANGE[1]]) == ("2013-01-01", FIRST_DAYS.isoformat())
-    first = server.wait_for("the first champion", lambda: champion(server), 120)
+    first = server.wait_for("the first champion", lambda: champion(server), 360)
     assert first.version == "1"
     assert first.partition == FIRST_DAYS.isoformat()
     assert len(runs(instance, "first")) == 1
@@ -82,7 +82,7 @@ def test_the_backlog_is_one_run_and_the_first_champion_follows(
 def test_days_arrive_and_drift_starts_a_retraining_within_seconds(
     server: DevServer, instance: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.wait_for("the end of the first training", lambda: finished(runs(instance, "first")), 60)
+    server.wait_for("the end of the first training", lambda: finished(runs(instance, "first")), 180)
     pin(server, QUIET_UNTIL)
     server.wait_for(
         "the quiet days",
@@ -92,7 +92,7 @@ def test_days_arrive_and_drift_starts_a_retraining_within_seconds(
     assert runs(instance, "drift") == []
     with server.environment():
         flights.unpin()
-    (record,) = server.wait_for("a drift alarm", lambda: runs(instance, "drift") or None, 150)
+    (record,) = server.wait_for("a drift alarm", lambda: runs(instance, "drift") or None, 450)
     with server.environment():
         today = flights.today()
     assert today is not None
@@ -115,7 +115,7 @@ def test_the_gate_decides_by_itself_and_the_ledger_says_the_same(
     server: DevServer, instance: dg.DagsterInstance
 ) -> None:
     (retraining,) = server.wait_for(
-        "the retraining", lambda: finished(runs(instance, "drift")), 120
+        "the retraining", lambda: finished(runs(instance, "drift")), 360
     )
     partition = retraining.dagster_run.tags["dagster/partition"]
     spec = load_specs(server.folder / "model_specs").models[MODEL].spec
@@ -136,7 +136,7 @@ def test_the_gate_decides_by_itself_and_the_ledger_says_the_same(
 def settled(server: DevServer, instance: dg.DagsterInstance) -> DevServer:
     """The server when nothing runs any more."""
     server.wait_for(
-        "the end of all runs", lambda: finished(list(instance.get_run_records(limit=20))), 120
+        "the end of all runs", lambda: finished(list(instance.get_run_records(limit=20))), 360
     )
     return server
 

@@ -70,3 +70,35 @@ def test_what_was_ingested_is_not_asked_for_again(world: World, n: int) -> None:
     succeeded(world.ingest(*days(1, n)))
     age(world, 10_000)
     assert asked_for(world) == []
+
+
+def test_a_day_that_the_transform_cannot_read_does_not_hold_up_the_others(world: World) -> None:
+    sql = (
+        "SELECT * REPLACE (CASE WHEN segment = 'broken' THEN error('no such segment') ELSE segment "
+        "END AS segment) FROM raw"
+    )
+    world.add(features={"sql": sql}, contract={"columns": {"segment": {"allowed": None}}})
+    world.say(partitions=days(1, 5), bad={"churn": [day(3)]})
+    (failed,) = world.loop.tick("arrivals")
+    assert not failed.success
+    assert day(3) in failed.error
+    assert "no such segment" in failed.error
+    assert world.materialized("features") == {*days(1, 2), *days(4, 5)}
+    assert all(run.success for run in world.loop.tick("arrivals"))
+    assert world.materialized("drift_report") == {*days(1, 2), *days(4, 5)}
+    age(world, 60)
+    assert asked_for(world) == [(day(3), day(3))]
+
+
+def test_a_first_training_that_failed_is_tried_again_later_and_then_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(train={"params": {"no_such_parameter": 1}})
+    succeeded(world.ingest(*days(1, 6)))
+    monkeypatch.setattr(sensors, "_RETRY_AFTER_SECONDS", (0, 0, 3600))
+    tried = []
+    for _ in range(5):
+        tried += world.loop.tick("freshness_sensor")
+    assert [run.success for run in tried] == [False] * 3
+    assert len({run.request.run_key for run in tried}) == 3
+    assert "no_such_parameter" in tried[0].error
