@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["drift", "profile"]
 
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 
 @dataclass(frozen=True)
 class _Thresholds:
@@ -81,7 +83,7 @@ def _open(path: str) -> Comparable:
     return TableProfile.from_bytes(data, path)
 
 
-@click.command()
+@click.command(context_settings=_CONTEXT)
 @click.argument("reference", type=click.Path())
 @click.argument("current", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line.")
@@ -259,7 +261,7 @@ def _numbers(row: FeatureDrift) -> str:
     return "  ".join([*cells, f"{nulls:>14}"])
 
 
-@click.command()
+@click.command(context_settings=_CONTEXT)
 @click.argument("file", type=click.Path())
 @click.option("--output", "-o", required=True, type=click.Path(), help="Where the profile goes.")
 @click.option("--like", type=click.Path(), help="A profile that the new one should merge with.")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -86,6 +87,10 @@ class DevServer:
         variables["RETRAIN_HOME"] = str(folder / ".retrain")
         variables["DAGSTER_HOME"] = str(folder / ".retrain" / "dagster")
         variables["RETRAIN_DAGSTER_URL"] = f"http://127.0.0.1:{port}"
+        # The tests look at the instance while the server starts: two processes that make its tables
+        # at the same time would break each other.
+        with dg.DagsterInstance.from_config(variables["DAGSTER_HOME"]) as instance:
+            instance.get_runs(limit=1)
         dagster = str(Path(sys.executable).with_name("dagster"))
         with (folder / "dev.log").open("wb") as log:
             process = subprocess.Popen(

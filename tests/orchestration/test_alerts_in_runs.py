@@ -77,7 +77,7 @@ def test_drift_is_alerted_once_when_the_alarm_starts(world: World, inbox: Inbox)
     assert inbox.messages == []
     succeeded(world.ingest(day(8)))
     (message,) = inbox.messages
-    assert "churn: drift at 2024-01-08" in message["title"]
+    assert "churn: drift since 2024-01-08" in message["title"]
     assert "1 of 3 features drifted" in message["message"]
     assert "`x`: mean" in message["message"]
     assert "http://127.0.0.1:3000/runs/" in message["message"]
@@ -153,6 +153,6 @@ def test_a_dead_target_never_fails_a_run(
     succeeded(world.ingest(*days(1, 4)))
     succeeded(world.ingest(day(5)))
     log = capfd.readouterr().err
-    assert "alert 'churn: drift at 2024-01-05' not sent to ops" in log
+    assert "alert 'churn: drift since 2024-01-05' not sent to ops" in log
     assert "RETRAIN_ALERT_OPS" in log
     assert "secret" not in log
