@@ -148,7 +148,7 @@ def test_the_asset_graph_shows_the_five_assets_of_the_model(
     for stage in STAGES:
         expect(page.get_by_text(stage, exact=True).first).to_be_visible()
     expect(page.get_by_text("365 partitions")).to_have_count(len(STAGES))
-    expect(page.get_by_text(re.compile(r"/ 6 Passed"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"/ 7 Passed"))).to_be_visible()
     page.screenshot(path=screenshots / "graph.png")
 
 
