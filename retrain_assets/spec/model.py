@@ -635,53 +635,63 @@ class ModelSpec(_Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSpec":
         """Rules that span sections; each problem names its field as `path: message`."""
-        problems: list[str] = []
-        train, gate = self.train, self.gate
-        if self.partitions is not None:
-            if train.window is None:
-                problems.append("train.window: required with partitions (how many to train on)")
-            if isinstance(train.holdout, float) and train.holdout != int(train.holdout):
-                problems.append(
-                    f"train.holdout: must be a whole number of partitions, got {train.holdout:g}"
-                )
-            elif train.window is not None and train.holdout >= train.window:
-                problems.append(
-                    f"train.holdout: must be below train.window ({train.window}), got {train.holdout}"
-                )
-            if (
-                train.window is not None
-                and train.min_window is not None
-                and not train.holdout < train.min_window <= train.window
-            ):
-                problems.append(
-                    f"train.min_window: must be above holdout and at most window ({train.window}), "
-                    f"got {train.min_window}"
-                )
-            if train.time_column is not None:
-                problems.append(
-                    "train.time_column: only with partitions: none (partitions order time)"
-                )
-        else:
-            problems += [
-                f"train.{field}: only with partitions"
-                for field in ("window", "min_window")
-                if getattr(train, field) is not None
-            ]
-            if train.label_delay:
-                problems.append("train.label_delay: only with partitions")
-            if train.holdout >= 1:
-                problems.append(
-                    f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"
-                )
-            if self.features.lookback:
-                problems.append("features.lookback: only with partitions")
-            if self.drift.window != 1:
-                problems.append("drift.window: only with partitions")
-            if self.retrain.max_age is not None and self.retrain.schedule is None:
-                problems.append(
-                    "retrain.max_age: with partitions: none, age is measured when data is read; "
-                    "add retrain.schedule"
-                )
+        problems = self._partitioned() if self.partitions is not None else self._unpartitioned()
+        problems += self._of_task()
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _partitioned(self) -> list[str]:
+        train, problems = self.train, list[str]()
+        if train.window is None:
+            problems.append("train.window: required with partitions (how many to train on)")
+        if isinstance(train.holdout, float) and train.holdout != int(train.holdout):
+            problems.append(
+                f"train.holdout: must be a whole number of partitions, got {train.holdout:g}"
+            )
+        elif train.window is not None and train.holdout >= train.window:
+            problems.append(
+                f"train.holdout: must be below train.window ({train.window}), got {train.holdout}"
+            )
+        if (
+            train.window is not None
+            and train.min_window is not None
+            and not train.holdout < train.min_window <= train.window
+        ):
+            problems.append(
+                f"train.min_window: must be above holdout and at most window ({train.window}), "
+                f"got {train.min_window}"
+            )
+        if train.time_column is not None:
+            problems.append("train.time_column: only with partitions: none (partitions order time)")
+        return problems
+
+    def _unpartitioned(self) -> list[str]:
+        train = self.train
+        problems = [
+            f"train.{field}: only with partitions"
+            for field in ("window", "min_window")
+            if getattr(train, field) is not None
+        ]
+        if train.label_delay:
+            problems.append("train.label_delay: only with partitions")
+        if train.holdout >= 1:
+            problems.append(
+                f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"
+            )
+        if self.features.lookback:
+            problems.append("features.lookback: only with partitions")
+        if self.drift.window != 1:
+            problems.append("drift.window: only with partitions")
+        if self.retrain.max_age is not None and self.retrain.schedule is None:
+            problems.append(
+                "retrain.max_age: with partitions: none, age is measured when data is read; "
+                "add retrain.schedule"
+            )
+        return problems
+
+    def _of_task(self) -> list[str]:
+        train, gate, problems = self.train, self.gate, list[str]()
         if gate.metric is not None and gate.metric not in METRICS[self.task]:
             problems.append(
                 f"gate.metric: '{gate.metric}' does not fit task {self.task}; "
@@ -706,9 +716,7 @@ class ModelSpec(_Frozen):
                 problems.append("source.files: needs {partition} where the partition key stands")
         elif self.source.kind == "files" and "{partition}" in (self.source.files or ""):
             problems.append("source.files: {partition} needs partitions, got partitions: none")
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+        return problems
 
     @property
     def metric(self) -> str:
