@@ -4,7 +4,7 @@
 
 Measured from the operating system's accounting of each finished child: `retrain --help`, `retrain
 check`, loading definitions.py, one monitor run (raw_data, features, drift_report of one day of
-flight_delay) and one retraining (candidate_model, promoted_model), each in a process of its own as
+flight_delay) and one training (candidate_model: training, comparison, MLflow), each in a process of its own as
 Dagster launches it. Trust CPU seconds and ratios; wall time depends on what else runs.
 """
 
@@ -79,7 +79,7 @@ def main() -> None:
                 ],
                 "retrain status": [str(BIN / "retrain"), "status"],
                 "monitor run": materialize("raw_data features drift_report", day),
-                "retraining": materialize("candidate_model", day),
+                "training": materialize("candidate_model", day),
             }.items():  # fmt: skip
                 rows.setdefault(name, []).append(measure(command, environment))
     finally:
