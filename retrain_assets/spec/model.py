@@ -683,6 +683,12 @@ class ModelSpec(_Frozen):
             problems.append("features.lookback: only with partitions")
         if self.drift.window != 1:
             problems.append("drift.window: only with partitions")
+        silent = self.source.kind != "files" and self.source.available is None
+        if silent and self.retrain.schedule is None:
+            problems.append(
+                "source.available: with partitions: none nothing says when there is new data to "
+                "read; give available, or add retrain.schedule"
+            )
         if self.retrain.max_age is not None and self.retrain.schedule is None:
             problems.append(
                 "retrain.max_age: with partitions: none, age is measured when data is read; "

@@ -191,3 +191,15 @@ def test_the_task_s_metrics_are_known_metrics():
     from retrain_assets.spec.model import Metric
 
     assert {metric for metrics in METRICS.values() for metric in metrics} == set(get_args(Metric))
+
+
+def test_a_table_that_nothing_would_ever_read_is_a_problem():
+    document = {
+        "name": "credit", "partitions": "none", "source": {"python": "a.b:load"},
+        "target": "y", "task": "binary",
+    }  # fmt: skip
+    with pytest.raises(ValidationError, match=r"source\.available: .* nothing says when"):
+        ModelSpec.model_validate(document)
+    ModelSpec.model_validate(document | {"retrain": {"schedule": "0 6 * * 1"}})
+    source = {"python": "a.b:load", "available": "a.b:available"}
+    ModelSpec.model_validate(document | {"source": source})
