@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retrain_assets.errors import ContractError, TableError
+from retrain_assets.errors import ContractError
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -25,13 +25,11 @@ class Ingested:
         partition: its key, None without partitions.
         stored: where it is, and its fingerprint.
         numbers: `rows`, `columns`, `null_rate` and, for features, `target_mean`.
-        reads: fingerprints of the tables that it was made from, by name.
     """
 
     partition: str | None
     stored: "StoredTable"
     numbers: Mapping[str, float]
-    reads: Mapping[str, str]
 
 
 def ingest(spec: ModelSpec, partition: str | None, store: "TableStore") -> Ingested:
@@ -61,7 +59,7 @@ def ingest(spec: ModelSpec, partition: str | None, store: "TableStore") -> Inges
         raise ContractError(message)
     stored = store.write(spec.name, "raw_data", partition, table)
     numbers = {"rows": stored.rows, "columns": table.num_columns, "null_rate": null_rate(table)}
-    return Ingested(partition, stored, numbers, {})
+    return Ingested(partition, stored, numbers)
 
 
 def make_features(
@@ -82,7 +80,6 @@ def make_features(
     from retrain_assets.data.features import build_features, null_rate
 
     raw = store.read(spec.name, "raw_data", [partition])
-    past: list[str] = []
     history = None
     if spec.features.lookback and spec.scheme is not None and partition is not None:
         before = spec.scheme.trailing(partition, spec.features.lookback + 1)[:-1]
@@ -94,10 +91,7 @@ def make_features(
     target_mean = _target_mean(spec, table)
     if target_mean is not None:
         numbers["target_mean"] = target_mean
-    reads = store.fingerprints(spec.name, "raw_data", [partition, *past])
-    if not reads:
-        raise TableError(f"{spec.name}: raw_data {partition} vanished while features were made")
-    return Ingested(partition, stored, numbers, reads)
+    return Ingested(partition, stored, numbers)
 
 
 def _target_mean(spec: ModelSpec, table: object) -> float | None:

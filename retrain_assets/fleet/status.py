@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["StatusRow", "ago", "status_notes", "status_table"]
+__all__ = ["StatusRow", "status_notes", "status_table"]
 
 State = Literal["broken", "failing", "drifting", "waiting", "retraining", "healthy"]
 _ORDER: tuple[State, ...] = ("broken", "failing", "drifting", "waiting", "retraining", "healthy")
@@ -64,21 +63,6 @@ class StatusRow:
     def rank(self) -> tuple[int, str]:
         """Sort key: what needs a person first."""
         return _ORDER.index(self.state), self.model
-
-
-def ago(moment: str | None, now: datetime | None = None) -> str:
-    """How long ago an ISO 8601 moment was, in words."""
-    if moment is None:
-        return ""
-    age = (now or datetime.now(UTC)) - datetime.fromisoformat(moment)
-    for unit, size in (
-        ("d", timedelta(days=1)),
-        ("h", timedelta(hours=1)),
-        ("min", timedelta(minutes=1)),
-    ):
-        if age >= size:
-            return f"{age // size} {unit} ago"
-    return "just now"
 
 
 def status_table(rows: Sequence[StatusRow]) -> "Table":

@@ -29,7 +29,8 @@ materialize this partition again.""",
     "features": """The feature table of one partition: the transform of `raw_data`, target included.
 
 **If it fails**: the SQL or Python transform of the spec failed on this partition's data. The data
-version is the content's fingerprint: same data and same code give the same version.""",
+version is the content's fingerprint (of a range run: one over all its partitions; the fingerprint of
+each is in its metadata, and is what training goes by).""",
     "drift_report": """How far the current rows are from those the champion was trained on.
 
 `verdict` is `stable`, `drifted` or `undecided` (too few rows, or no reference yet). `alarm` is true
@@ -105,7 +106,7 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         "drift_report",
         bodies.drift_report,
         reads={"features": ("features", spec.drift.window, 0)},
-        kinds={"scipy"},
+        kinds={"json"},
         code_version=spec.section_hash("drift"),
         backfill_policy=single_run,
     )

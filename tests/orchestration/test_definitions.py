@@ -97,7 +97,7 @@ def test_every_asset_carries_what_the_spec_says_about_its_model(graph, stage):
     [
         ("raw_data", {"files", "parquet"}),
         ("features", {"sql", "parquet"}),
-        ("drift_report", {"scipy"}),
+        ("drift_report", {"json"}),
         ("candidate_model", {"lightgbm", "mlflow"}),
         ("promoted_model", {"mlflow"}),
     ],

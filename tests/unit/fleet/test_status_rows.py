@@ -2,15 +2,13 @@
 
 import io
 import json
-from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
 from rich.console import Console
 
-from retrain_assets.fleet.status import StatusRow, ago, status_notes, status_table
+from retrain_assets.fleet.status import StatusRow, status_notes, status_table
 
-NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
 STATES = ["broken", "failing", "drifting", "waiting", "retraining", "healthy"]
 
 
@@ -91,25 +89,3 @@ def test_a_row_is_json_with_every_field():
     data = json.loads(json.dumps(row.to_dict()))
     assert StatusRow(**data) == row
     assert set(data) == set(StatusRow.__dataclass_fields__)
-
-
-@pytest.mark.parametrize(
-    ("age", "words"),
-    [
-        (timedelta(0), "just now"), (timedelta(seconds=59), "just now"),
-        (timedelta(minutes=1), "1 min ago"), (timedelta(minutes=59, seconds=59), "59 min ago"),
-        (timedelta(hours=1), "1 h ago"), (timedelta(hours=23, minutes=59), "23 h ago"),
-        (timedelta(days=1), "1 d ago"), (timedelta(days=400), "400 d ago"),
-        (timedelta(seconds=-5), "just now"),
-    ],
-)  # fmt: skip
-def test_ages_are_told_in_the_largest_whole_unit(age, words):
-    assert ago((NOW - age).isoformat(), NOW) == words
-
-
-def test_no_moment_is_no_age():
-    assert ago(None) == ""
-
-
-def test_without_a_given_present_the_clock_is_read():
-    assert ago((datetime.now(UTC) - timedelta(hours=2, minutes=1)).isoformat()) == "2 h ago"
