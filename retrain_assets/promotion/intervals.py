@@ -35,6 +35,7 @@ from retrain_assets.promotion.quantiles import (
     normal_quantile,
     t_quantile,
 )
+from retrain_assets.roc import delong_variance
 
 __all__ = [
     "MAX_UNDEFINED_SHARE",
@@ -160,12 +161,8 @@ def delong(gain: float, influence: FloatArray, truth: IntArray, alpha: float) ->
     """DeLong's interval of a difference of two ROC AUCs on the same rows.
 
     The influence of a row is its placement among the rows of the other class, candidate less
-    champion; the variance is S_positive / P + S_negative / N with the two sample variances (DeLong,
-    DeLong & Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-    characteristic curves", Biometrics 1988). Instead of the normal, which is too short with few
-    positives, Student's t with Satterthwaite's degrees of freedom, as Brunner & Munzel, "The
-    nonparametric Behrens-Fisher problem", 2000, take it for one AUC. O(n log n) in
-    `Metric.influence` (Sun & Xu 2014).
+    champion; variance, degrees of freedom and sources: `roc.delong_variance`. Student's t instead
+    of the normal, which is too short with few positives.
 
     Args:
         gain: AUC of the candidate less that of the champion.
@@ -175,19 +172,13 @@ def delong(gain: float, influence: FloatArray, truth: IntArray, alpha: float) ->
 
     Minimum: `MIN_CLASS` rows of each class.
     """
-    n = len(truth)
-    parts, dofs = [], []
     for label in (1, 0):
-        own = influence[truth == label]
-        if len(own) < MIN_CLASS:
-            problem = f"{len(own)} rows of class {label} are fewer than {MIN_CLASS}"
-            return _none(gain, "delong", n, problem)
-        parts.append(float(own @ own) * len(own) / (len(own) - 1) / n**2)
-        dofs.append(len(own) - 1)
-    variance = sum(parts)
-    weights = sum(part**2 / dof for part, dof in zip(parts, dofs, strict=True))
-    dof = variance**2 / weights if weights > 0 else float(n - 2)
-    return _around(gain, math.sqrt(variance), dof, alpha, "delong", n)
+        rows = int(np.count_nonzero(truth == label))
+        if rows < MIN_CLASS:
+            problem = f"{rows} rows of class {label} are fewer than {MIN_CLASS}"
+            return _none(gain, "delong", len(truth), problem)
+    variance, dof = delong_variance(influence, truth)
+    return _around(gain, math.sqrt(variance), dof, alpha, "delong", len(truth))
 
 
 def mcnemar(better: int, worse: int, n: int, alpha: float) -> GainInterval:
