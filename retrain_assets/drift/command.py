@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from retrain_assets.drift.measure import Picture
     from retrain_assets.drift.profile import TableProfile
-    from retrain_assets.drift.report import DriftReport, FeatureDrift
+    from retrain_assets.drift.report import DriftReport, FeatureDrift, Sections
     from retrain_assets.drift.verdict import Comparable
 
 __all__ = ["drift", "profile"]
@@ -40,6 +41,17 @@ class _Thresholds:
 
 # Just beyond what nobody would call a change; what decides is then significance.
 _SMALL = _Thresholds(0.01, 0.02, 0.005, 0.01, 0.01, 0.002)
+
+
+@dataclass(frozen=True)
+class _Multivariate:
+    """The default is that of a spec."""
+
+    auc: float = 0.65
+    rows: int = 10_000
+
+
+_SMALL_MULTIVARIATE = _Multivariate(auc=0.52)
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,10 @@ def _open(path: str) -> Comparable:
 @click.option("--html", type=click.Path(), help="Write one self-contained page with pictures.")
 @click.option("--column", "-c", "only", multiple=True, help="Compare only these columns.")
 @click.option("--exclude", "-x", multiple=True, help="Leave these columns out.")
+@click.option("--multivariate", is_flag=True,
+              help="All columns together too: a classifier, and correlations that changed.")  # fmt: skip
+@click.option("--target", metavar="COLUMN",
+              help="Compare this column apart, as the label; it is no feature then.")  # fmt: skip
 @click.option(
     "--effect", type=click.Choice(["small", "large"]), default="small", show_default=True,
     help="What counts: any proven change, or the thresholds of a spec (KS 0.1, PSI 0.2, …).",
@@ -107,6 +123,8 @@ def drift(
     html: str | None,
     only: tuple[str, ...],
     exclude: tuple[str, ...],
+    multivariate: bool,
+    target: str | None,
     effect: str,
     alpha: float,
     min_rows: int,
@@ -122,15 +140,24 @@ def drift(
       retrain drift january.parquet february.parquet
       retrain drift training.profile today.parquet --json | tail -1 | jq .flags
       retrain drift a.csv b.csv --html report.html
+      retrain drift a.csv b.csv --multivariate --target churned
     """
     from retrain_assets.errors import DriftError
 
     limits = _SMALL if effect == "small" else _Thresholds()
-    rules = _Rules(min_rows, alpha, limits, _Alert(), exclude)
+    joint = _SMALL_MULTIVARIATE if effect == "small" else _Multivariate()
+    left_out = exclude if target is None else (*exclude, target)
+    rules = _Rules(min_rows, alpha, limits, _Alert(), left_out)
     try:
         sides = _open(reference), _open(current)
         columns = list(only) or _common_columns(*sides)
-        report = _compare(sides, columns, rules, (reference, current), partitions, html)
+        report, pictures = _compare(
+            sides, columns, rules, (reference, current), partitions, pictures=html is not None
+        )
+        extra = _extra(sides, columns, rules, joint if multivariate else None, target)
+        report = report.completed(extra)
+        if html is not None:
+            _write_page(report, pictures, html)
     except DriftError as error:
         _fail(str(error))
     except MemoryError:
@@ -173,10 +200,10 @@ def _compare(
     rules: _Rules,
     names: tuple[str, str],
     partitions: tuple[str, ...],
-    html: str | None,
-) -> DriftReport:
+    *,
+    pictures: bool,
+) -> tuple[DriftReport, dict[str, Picture]]:
     from retrain_assets.drift.verdict import compare_with_pictures
-    from retrain_assets.errors import DriftError
 
     calibration = None
     if partitions:
@@ -184,18 +211,46 @@ def _compare(
 
         profiles = [_profile_of(path) for path in partitions]
         calibration = calibrate(profiles, rules, columns)
-    report, pictures = compare_with_pictures(
+    return compare_with_pictures(
         *sides, rules, columns=columns, reference_name=names[0], current_name=names[1],
-        calibration=calibration, pictures=html is not None,
+        calibration=calibration, pictures=pictures,
     )  # fmt: skip
-    if html is not None:
-        from retrain_assets.drift.page import report_page
 
-        try:
-            Path(html).write_text(report_page(report, pictures), encoding="utf-8")
-        except OSError as error:
-            raise DriftError(f"{html}: cannot be written: {error.strerror or error}") from None
-    return report
+
+def _write_page(report: DriftReport, pictures: dict[str, Picture], html: str) -> None:
+    from retrain_assets.drift.page import report_page
+    from retrain_assets.errors import DriftError
+
+    try:
+        Path(html).write_text(report_page(report, pictures), encoding="utf-8")
+    except OSError as error:
+        raise DriftError(f"{html}: cannot be written: {error.strerror or error}") from None
+
+
+def _extra(
+    sides: tuple[Comparable, Comparable],
+    columns: list[str],
+    rules: _Rules,
+    joint: _Multivariate | None,
+    target: str | None,
+) -> Sections:
+    """What was asked for beside the single columns."""
+    from retrain_assets.drift.report import Sections
+
+    multivariate = label = None
+    if joint is not None:
+        from retrain_assets.drift.multivariate import compare_jointly, rows_of
+
+        multivariate = compare_jointly(
+            rows_of(sides[0], "reference"), rows_of(sides[1], "current"), joint,
+            columns=[name for name in columns if name not in rules.exclude],
+            min_rows=rules.min_rows,
+        )  # fmt: skip
+    if target is not None:
+        from retrain_assets.drift.outcomes import label_drift
+
+        label = label_drift(*sides, rules, target)
+    return Sections(multivariate, (), label)
 
 
 def _profile_of(path: str) -> TableProfile:
@@ -220,6 +275,8 @@ def _document(report: DriftReport) -> dict[str, Any]:
         "rows": {"reference": report.n_reference, "current": report.n_current},
         "reasons": whole["reasons"],
         "columns": {row.pop("feature"): row for row in whole["features"]},
+        "multivariate": whole["multivariate"],
+        "label": whole["label"],
     }
 
 
@@ -240,13 +297,21 @@ def _table(report: DriftReport) -> list[str]:
     lines.append(
         f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>14}  what changed"
     )
-    for row in rows:
-        mark = "drifted" if row.drifted else ""
-        prefix = f"`{row.feature}`: "
-        words = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
-        name = row.feature if len(row.feature) <= width else row.feature[: width - 1] + "…"
-        lines.append(f"{name:<{width}}  {mark:<7}  {_numbers(row)}  {words}".rstrip())
+    lines += [_line(row, width) for row in rows]
+    for role, row in report.outcomes:
+        lines += ["", f"{role}, not counted as a feature:", _line(row, width)]
+    if report.multivariate is not None and report.multivariate.left_out:
+        named = "; ".join(f"{name}: {why}" for name, why in report.multivariate.left_out.items())
+        lines += ["", f"not among all columns together: {named}"]
     return lines
+
+
+def _line(row: FeatureDrift, width: int) -> str:
+    mark = "drifted" if row.drifted else ""
+    prefix = f"`{row.feature}`: "
+    words = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
+    name = row.feature if len(row.feature) <= width else row.feature[: width - 1] + "…"
+    return f"{name:<{width}}  {mark:<7}  {_numbers(row)}  {words}".rstrip()
 
 
 def _numbers(row: FeatureDrift) -> str:

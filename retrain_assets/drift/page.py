@@ -48,6 +48,9 @@ def report_page(report: DriftReport, pictures: Mapping[str, Picture]) -> str:
     notes = "".join(f"<li>{escape(reason)}</li>" for reason in others if reason not in told)
     rows = sorted(report.features, key=lambda row: (not row.drifted, -row.severity, row.feature))
     cards = "".join(_card(row, pictures.get(row.feature)) for row in rows)
+    beside = "".join(_card(row, None, f"{role}: ") for role, row in report.outcomes)
+    if beside:
+        cards = f"{beside}</div><div class=cards>{cards}"
     how = (
         "distances are exact" if report.exact else "distances are lower ends of certified intervals"
     )
@@ -70,7 +73,7 @@ def report_page(report: DriftReport, pictures: Mapping[str, Picture]) -> str:
     )
 
 
-def _card(row: FeatureDrift, picture: Picture | None) -> str:
+def _card(row: FeatureDrift, picture: Picture | None, role: str = "") -> str:
     prefix = f"`{row.feature}`: "
     words = "".join(f"<p>{escape(reason.removeprefix(prefix))}</p>" for reason in row.reasons)
     labels = {
@@ -85,7 +88,7 @@ def _card(row: FeatureDrift, picture: Picture | None) -> str:
     moved = " moved" if row.drifted else ""
     drawn = "" if picture is None else _svg(picture)
     return (
-        f'<section class="card{moved}"><h2>{escape(row.feature)}</h2>'
+        f'<section class="card{moved}"><h2>{role}{escape(row.feature)}</h2>'
         f"<p class=muted>{escape(numbers)}</p>{words}{drawn}</section>"
     )
 

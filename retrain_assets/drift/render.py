@@ -66,6 +66,13 @@ def report_markdown(report: DriftReport, limit: int = 20) -> str:
         hidden = report.features[limit:]
         if hidden:
             lines += ["", f"… and {len(hidden)} more feature{'s' if len(hidden) > 1 else ''}"]
+    if report.outcomes:
+        lines += [
+            "",
+            "| Beside the features | Drift | Key statistics | What changed |",
+            "|---|---|---|---|",
+        ]
+        lines += [_table_row(row, f"{role}: ") for role, row in report.outcomes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -124,12 +131,12 @@ def _worst_first(report: DriftReport) -> list[FeatureDrift]:
     return sorted(report.features, key=lambda row: (not row.drifted, -row.severity, row.feature))
 
 
-def _table_row(row: FeatureDrift) -> str:
+def _table_row(row: FeatureDrift, role: str = "") -> str:
     word = f"**{severity_word(row)}**" if row.drifted else severity_word(row)
     # Every reason begins with the feature's name, which the first column says already.
     prefix = f"`{row.feature}`: "
     changed = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
-    return f"| {_cell(row.feature)} | {word} | {_key_statistics(row)} | {_cell(changed)} |"
+    return f"| {role}{_cell(row.feature)} | {word} | {_key_statistics(row)} | {_cell(changed)} |"
 
 
 def _key_statistics(row: FeatureDrift) -> str:

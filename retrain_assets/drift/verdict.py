@@ -92,7 +92,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlarmRule", "Comparable", "DriftRule", "alarm", "compare",
-    "compare_with_pictures", "measure_all",
+    "compare_alone", "compare_with_pictures", "measure_all",
 ]  # fmt: skip
 
 REASONS_SHOWN = 5
@@ -232,6 +232,31 @@ def measure_all(
     ref, cur = _Side(reference, "reference"), _Side(current, "current")
     _check_columns(ref, cur, columns)
     return _measured(ref, cur, spec, columns, pictures=False)
+
+
+def compare_alone(
+    reference: Comparable, current: Comparable, spec: DriftRule, column: str
+) -> FeatureDrift:
+    """One column by the same rule, its p-values corrected for its own tests only; nulls are no drift.
+
+    `drift.exclude` does not apply. Absent from one side counts as all null there.
+
+    Raises:
+        DriftError: as `compare`.
+    """
+    ref, cur = _Side(reference, "reference"), _Side(current, "current")
+    _check_columns(ref, cur, [column])
+    if column not in ref.types or column not in cur.types:
+        side = ref if column in ref.types else cur
+        n = _count(side, column)
+        sizes = (n, 0) if side is ref else (0, n)
+        measured = Measured(column, _kind(side.families[column]), *sizes)
+    else:
+        measured = _measured(ref, cur, spec, [column], pictures=False)[0]
+        measured.tests = [
+            test for test in measured.tests if test.effects[0].name != "null_rate"
+        ]  # fmt: skip
+    return _judge([measured], spec.alpha, None, None)[0]
 
 
 def _measured(

@@ -37,6 +37,7 @@ __all__ = [
     "Gate",
     "GroupGaps",
     "ModelSpec",
+    "Multivariate",
     "Partitions",
     "Retrain",
     "Slices",
@@ -382,6 +383,23 @@ class Alarm(_Frozen):
         return self
 
 
+class Multivariate(_Frozen):
+    """All features together: can current rows be told apart from reference rows?"""
+
+    auc: float = Field(
+        0.65,
+        gt=0.5,
+        lt=1,
+        description=(
+            "AUC of a classifier that tells current rows from reference rows; where it is proven to "
+            "be above this, the partition is drifted."
+        ),
+    )
+    rows: int = Field(
+        10_000, ge=1000, le=1_000_000, description="Most rows of either side that it is given."
+    )
+
+
 class Drift(_Frozen):
     """How drift is measured."""
 
@@ -399,6 +417,14 @@ class Drift(_Frozen):
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
     alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    multivariate: Multivariate | None = Field(
+        None,
+        description=(
+            "All features together; by default not computed. Let `window` span a whole season (a "
+            "week), or exclude what tells one partition from another by itself (weekday, averages "
+            "per day)."
+        ),
+    )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
