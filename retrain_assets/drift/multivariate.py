@@ -36,25 +36,31 @@ What would separate the sides without saying anything is left out and named:
 (note) A real change as complete as that is what the comparison by column cannot miss. Rarer values of
 other text columns count as one. Nulls are a value of their own.
 
-Known limits, and why a spec has to ask for this. A single partition differs from a longer reference by
-what it is: one day has one weekday and one weather. With `drift.window` a whole cycle, or the cyclic
-columns in `drift.exclude`, this goes away; the threshold of the AUC is meant for what remains
-(@@FLIGHTS@@).
-An AUC well below 0.5 means that the same rows are on both sides.
+**What is usual.** Windows of one reference can be told apart too: a day has one weekday and one weather,
+and averages per day are its fingerprint (flights of 2013, one day against the 45 others: AUC 0.98).
+Where the partition of each reference row is known, up to `MAX_WINDOWS` windows of it, as long as the
+current one, are told apart from the rest, and the threshold is never below their upper prediction limit
+(normal on the logit scale, at `FALSE_ALARMS`). Without that, the threshold of a spec stands alone; let
+`drift.window` then span a whole season, or exclude such columns.
+
+Known limits: what happens to all windows alike is not seen to be more than usual, however strong it is;
+an AUC well below 0.5 means that the same rows are on both sides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import sqrt
-from statistics import NormalDist
+from math import exp, log, sqrt
+from random import Random
+from statistics import NormalDist, mean, stdev
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from retrain_assets.drift.calibration import FALSE_ALARMS, t_quantile
 from retrain_assets.drift.columns import ArrowSource, Source, column_family, sampled
 from retrain_assets.drift.correlation import correlation_changes
 from retrain_assets.drift.profile import TableProfile
@@ -67,9 +73,11 @@ __all__ = [
     "MIN_CATEGORY",
     "MIN_SAMPLE",
     "MultivariateRule",
+    "Usual",
     "compare_jointly",
     "rows_of",
     "separability",
+    "usual_separability",
 ]
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,6 +89,8 @@ MIN_SAMPLE = 200
 
 MIN_CATEGORY = 20
 """Fewest sampled rows (both sides together) for a text value of its own."""
+
+MIN_WINDOWS, MAX_WINDOWS = 4, 8
 
 _MAX_CATEGORIES = 250
 _SHOWN = 3
@@ -105,6 +115,23 @@ class MultivariateRule(Protocol):
         """Most sampled rows of each side."""
 
 
+@dataclass(frozen=True)
+class Usual:
+    """What is usual between windows of the reference.
+
+    Attributes:
+        limit: AUC that one more such window exceeds with probability `FALSE_ALARMS`, at least the
+            largest found.
+        windows: how many were told apart from the rest.
+        n_rows: rows of each side then; with more rows trees learn more, so that a current window
+            has to be compared with as many.
+    """
+
+    limit: float
+    windows: int
+    n_rows: int
+
+
 @dataclass
 class _Encoded:
     """Both samples as numbers; categories as codes, what is missing as nan."""
@@ -119,6 +146,11 @@ class _Encoded:
             self.categorical.append(len(self.names))
         self.names.append(name)
         self.pairs.append(pair)
+
+    def separability(self) -> tuple[float, float, FloatArray]:
+        matrix = np.column_stack([np.concatenate(pair) for pair in self.pairs])
+        side_of = np.repeat([0, 1], [len(side) for side in self.pairs[0]])
+        return separability(matrix, side_of, self.categorical)
 
     def numeric(self, side: int) -> tuple[FloatArray, list[str]]:
         """Columns that are no categories, and their names."""
@@ -136,6 +168,7 @@ def compare_jointly(
     *,
     columns: Sequence[str],
     min_rows: int,
+    usual: Usual | None = None,
 ) -> MultivariateDrift:
     """Tell current rows from reference rows by all of `columns` together; see this module.
 
@@ -145,29 +178,24 @@ def compare_jointly(
         rule: AUC from which the verdict is `drifted`, and rows.
         columns: the features; any types.
         min_rows: fewest rows on either side, at least `MIN_SAMPLE` in any case.
+        usual: what windows of the reference do; the threshold is never below its limit.
 
     Returns:
         `undecided` where there are too few rows or no column that can be compared.
     """
-    n = min(rule.rows, reference.rows, current.rows)
+    n = min(rule.rows if usual is None else usual.n_rows, reference.rows, current.rows)
     least = max(min_rows, MIN_SAMPLE)
+    threshold = rule.auc if usual is None else max(rule.auc, usual.limit)
+    windows = 0 if usual is None else usual.windows
     if n < least:
         sizes = f"{reference.rows:,} and {current.rows:,} rows"
-        return _undecided(rule, n, {}, f"{sizes}, {least:,} are needed on either side")
-    tables, missing = [], {}
-    for name in columns:
-        if name not in reference.schema.names or name not in current.schema.names:
-            missing[name] = "in one table only"
-    common = [name for name in columns if name not in missing]
-    for seed, side in enumerate((reference, current)):
-        tables.append(sampled(side, common, n, seed))
-    encoded = _encode(tables[0], tables[1], common)
-    encoded.left_out |= missing
+        why = f"{sizes}, {least:,} are needed on either side"
+        return _undecided(threshold, windows, n, {}, why)
+    encoded = _encoded(reference, current, columns, n)
     if not encoded.names:
-        return _undecided(rule, n, encoded.left_out, "no column can be compared on both sides")
-    matrix = np.column_stack([np.concatenate(pair) for pair in encoded.pairs])
-    side_of = np.repeat([0, 1], n)
-    auc, se, parts = separability(matrix, side_of, encoded.categorical)
+        why = "no column can be compared on both sides"
+        return _undecided(threshold, windows, n, encoded.left_out, why)
+    auc, se, parts = encoded.separability()
     reach = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2) * se
     low, high = max(0.0, auc - reach), min(1.0, auc + reach)
     shares = _shares(encoded.names, parts) if low > 0.5 else {}
@@ -175,12 +203,60 @@ def compare_jointly(
     if len(encoded.names) - len(encoded.categorical) > 1:
         (before, names), (after, _) = encoded.numeric(0), encoded.numeric(1)
         changes = correlation_changes(before, after, names)
+    sentence = _sentence(auc, low, high, shares)
+    if shares:
+        sentence += f"; a drifted partition above {threshold:.3g}"
+        sentence += f", the limit of {windows} windows of the reference" if windows else ""
     return MultivariateDrift(
-        verdict="drifted" if low > rule.auc else "stable",
-        auc=auc, low=low, high=high, threshold=rule.auc, n_rows=n, shares=shares,
-        correlations=tuple(changes), left_out=encoded.left_out,
-        reasons=(_sentence(auc, low, high, rule.auc, shares), *_correlation_words(changes)),
+        verdict="drifted" if low > threshold else "stable",
+        auc=auc, low=low, high=high, threshold=threshold, calibrated_on=windows, n_rows=n,
+        shares=shares, correlations=tuple(changes), left_out=encoded.left_out,
+        reasons=(sentence, *_correlation_words(changes)),
     )  # fmt: skip
+
+
+def usual_separability(
+    reference: pa.Table,
+    partitions: Sequence[str],
+    window: int,
+    rule: MultivariateRule,
+    *,
+    columns: Sequence[str],
+    min_rows: int,
+) -> Usual | None:
+    """How well windows of the reference can be told from the rest of it, see this module.
+
+    Args:
+        reference: rows that the champion was trained on (a sample will do).
+        partitions: of each row, shape (n,); keys sort in time order.
+        window: partitions that are compared together, as those of the current side are.
+        rule: at most `rule.rows` rows of each side.
+        columns: the features.
+        min_rows: as in `compare_jointly`.
+
+    Returns:
+        None where the reference has fewer than `MIN_WINDOWS` windows, or too few rows in one.
+    """
+    keys, of_row = np.unique(np.asarray(partitions), return_inverse=True)
+    count = min(MAX_WINDOWS, len(keys) // window)
+    if count < MIN_WINDOWS:
+        return None
+    # At random in each stretch of time: evenly spaced days might all be Mondays.
+    random, stretch = Random(0), (len(keys) - window + 1) / count
+    starts = [int((i + random.random()) * stretch) for i in range(count)]
+    inside = [(of_row >= start) & (of_row < start + window) for start in starts]
+    n = min(rule.rows, *(int(min(rows.sum(), (~rows).sum())) for rows in inside))
+    if n < max(min_rows, MIN_SAMPLE):
+        return None
+    found = []
+    for rows in inside:
+        sides = [ArrowSource(reference.filter(pa.array(part))) for part in (~rows, rows)]
+        encoded = _encoded(sides[0], sides[1], columns, n)
+        found.append(0.5 if not encoded.names else encoded.separability()[0])
+    logits = [log(auc / (1 - auc)) for auc in np.clip(found, 0.01, 0.999).tolist()]
+    spread = stdev(logits) * sqrt(1 + 1 / count)
+    limit = 1 / (1 + exp(-mean(logits) - t_quantile(FALSE_ALARMS, count - 1) * spread))
+    return Usual(max(limit, *found), count, n)
 
 
 def rows_of(side: Comparable, name: str) -> Source:
@@ -242,6 +318,16 @@ def separability(
         parts += values[sides == 1].mean(axis=0) - values[sides == 0].mean(axis=0)
     variance = float(np.mean(variances)) * (1 / FOLDS + 1 / (FOLDS - 1))
     return float(np.mean(aucs)), sqrt(variance), parts / FOLDS
+
+
+def _encoded(reference: Source, current: Source, columns: Sequence[str], n: int) -> _Encoded:
+    """`n` rows of either side as numbers."""
+    schemas = reference.schema.names, current.schema.names
+    common = [name for name in columns if all(name in names for names in schemas)]
+    sides = [sampled(side, common, n, seed) for seed, side in enumerate((reference, current))]
+    encoded = _encode(sides[0], sides[1], common)
+    encoded.left_out |= {name: "in one table only" for name in columns if name not in common}
+    return encoded
 
 
 def _encode(reference: pa.Table, current: pa.Table, names: Sequence[str]) -> _Encoded:
@@ -345,16 +431,13 @@ def _shares(names: Sequence[str], parts: FloatArray) -> dict[str, float]:
     return {names[i]: float(shares[i]) for i in order if shares[i] >= 0.01}
 
 
-def _sentence(
-    auc: float, low: float, high: float, threshold: float, shares: dict[str, float]
-) -> str:
+def _sentence(auc: float, low: float, high: float, shares: dict[str, float]) -> str:
     found = f"AUC {auc:.3f} ({low:.3f} to {high:.3f})"
     if not shares:
         more = ": the same rows may be on both sides" if high < 0.5 else ""
         return f"all columns together: cannot be told apart from the reference, {found}{more}"
     by = ", ".join(f"`{name}` ({share:.0%})" for name, share in list(shares.items())[:_SHOWN])
-    told = f"all columns together: told apart from the reference with {found}, by {by}"
-    return f"{told}; a drifted partition above {threshold:g}"
+    return f"all columns together: told apart from the reference with {found}, by {by}"
 
 
 def _correlation_words(changes: Sequence[CorrelationChange]) -> list[str]:
@@ -374,9 +457,10 @@ _LEAST_TOLD = 0.1
 
 
 def _undecided(
-    rule: MultivariateRule, n: int, left_out: dict[str, str], why: str
+    threshold: float, windows: int, n: int, left_out: dict[str, str], why: str
 ) -> MultivariateDrift:
     return MultivariateDrift(
-        verdict="undecided", auc=None, low=None, high=None, threshold=rule.auc, n_rows=n, shares={},
-        correlations=(), left_out=left_out, reasons=(f"all columns together: undecided, {why}",),
+        verdict="undecided", auc=None, low=None, high=None, threshold=threshold,
+        calibrated_on=windows, n_rows=n, shares={}, correlations=(), left_out=left_out,
+        reasons=(f"all columns together: undecided, {why}",),
     )  # fmt: skip

@@ -26,6 +26,7 @@ from retrain_assets.drift.verdict import Comparable, DriftRule, compare_alone
 from retrain_assets.errors import DriftError
 
 if TYPE_CHECKING:
+    from retrain_assets.drift.multivariate import Usual
     from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["SCORE", "Predict", "extra_drift", "label_drift", "prediction_drift", "score_columns"]
@@ -42,6 +43,7 @@ def extra_drift(
     current: pa.Table,
     predict: Predict | None,
     columns: Sequence[str],
+    usual: Usual | None = None,
 ) -> Sections:
     """Everything that a report holds beside its features; add it with `DriftReport.completed`.
 
@@ -53,6 +55,7 @@ def extra_drift(
         predict: the champion's scores of a table, shape (n,) or (n, classes) in the order of the
             score columns; called only where the reference has scores and there are enough rows.
         columns: the watched features.
+        usual: what windows of the reference do, see `multivariate.usual_separability`.
 
     Raises:
         DriftError: as `multivariate.compare_jointly`, or scores that do not fit the reference's.
@@ -65,7 +68,7 @@ def extra_drift(
         joint = compare_jointly(
             ArrowSource(reference), ArrowSource(current), rule,
             columns=[name for name in columns if name not in spec.drift.exclude],
-            min_rows=spec.drift.min_rows,
+            min_rows=spec.drift.min_rows, usual=usual,
         )  # fmt: skip
     prediction: tuple[FeatureDrift, ...] = ()
     enough = min(reference.num_rows, current.num_rows) >= spec.drift.min_rows

@@ -141,6 +141,7 @@ class MultivariateDrift:
         low: lower end of its 95% confidence interval, None likewise.
         high: upper end.
         threshold: of the AUC.
+        calibrated_on: windows of the reference that the threshold was calibrated on, or 0.
         n_rows: sampled rows of each side.
         shares: each column's share of what tells the sides apart, from 1%, largest first; empty
             where the interval does not lie above 0.5.
@@ -156,6 +157,7 @@ class MultivariateDrift:
     low: float | None
     high: float | None
     threshold: float
+    calibrated_on: int
     n_rows: int
     shares: dict[str, float]
     correlations: tuple[CorrelationChange, ...]
