@@ -67,7 +67,10 @@ def test_numbers_that_json_lacks_survive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 4}, "version must be 1, 2 or 3, got 4; read it with the release that wrote it"),
+        (
+            {"version": 4},
+            "version must be 1, 2 or 3, got 4; read it with the release that wrote it",
+        ),
         ({"version": None}, "version must be 1, 2 or 3, got None"),
         ({"version": True}, "version must be 1, 2 or 3, got True"),
         ({"verdict": "fine"}, "verdict: Input should be 'stable', 'drifted' or 'undecided'"),
