@@ -55,12 +55,10 @@ def table_metadata(item: "Ingested") -> dict[str, Any]:
 
 def drift_metadata(item: "Watched", *, with_picture: bool) -> dict[str, Any]:
     """Metadata of one drift report; severities of the worst features plot over time."""
-    from retrain_assets.drift.render import drift_picture, report_markdown
+    from retrain_assets.drift.render import report_markdown
 
     report = item.report
     text = report_markdown(report)
-    if with_picture and report.features and item.reference.num_rows and item.current.num_rows:
-        text += "\n\n" + picture(drift_picture(report, item.reference, item.current))
     return {
         "verdict": report.verdict,
         "alarm": item.alarm,
