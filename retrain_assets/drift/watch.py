@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retrain_assets.drift.measure import Picture
 from retrain_assets.drift.report import DriftReport
-from retrain_assets.drift.verdict import alarm, compare
+from retrain_assets.drift.verdict import alarm, compare_with_pictures
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -35,14 +36,13 @@ class ChampionReference:
 
 @dataclass(frozen=True)
 class Watched:
-    """One partition's report, whether it raises the alarm, and the two tables for pictures."""
+    """One partition's report, whether it raises the alarm, and distributions by feature."""
 
     partition: str | None
     report: DriftReport
     alarm: bool
     alarm_is_new: bool
-    reference: "pa.Table"
-    current: "pa.Table"
+    pictures: dict[str, Picture]
 
 
 def watched_columns(spec: ModelSpec, columns: list[str]) -> list[str]:
@@ -116,7 +116,7 @@ def _watch_one(
     reference: "pa.Table",
     current: "pa.Table",
 ) -> Watched:
-    report = compare(
+    report, pictures = compare_with_pictures(
         reference,
         current,
         spec.drift,
@@ -128,9 +128,7 @@ def _watch_one(
     settings = spec.drift.alert
     raised = alarm([*before, report.verdict], settings)
     store.write_json(spec.name, "drift_report", partition, _document(report))
-    return Watched(
-        partition, report, raised, raised and not alarm(before, settings), reference, current
-    )
+    return Watched(partition, report, raised, raised and not alarm(before, settings), pictures)
 
 
 def _document(report: DriftReport) -> Any:
