@@ -77,8 +77,12 @@ def swatch(colour: str) -> str:
 
 
 def outlines(picture: Picture) -> Outlines:
-    """Steps of equal bars, or pairs of bars for labels, as shares of each side's values."""
-    sides = [_shares(picture.reference), _shares(picture.current)]
+    """Steps of equal bars, or pairs of bars for labels, as shares of each side's values.
+
+    A bar of all other categories is left out: it would dwarf the named ones.
+    """
+    named = slice(None, -1 if picture.n_others else None)
+    sides = [shares(side)[named] for side in (picture.reference, picture.current)]
     top = max([*sides[0], *sides[1]], default=0.0) or 1.0
     heights = [[HEIGHT - round(share / top * HEIGHT) for share in side] for side in sides]
     if picture.edges is not None:
@@ -87,7 +91,8 @@ def outlines(picture: Picture) -> Outlines:
     return Outlines(max(1, 3 * len(heights[0]) - 1), pairs[0], pairs[1], top)
 
 
-def _shares(counts: Sequence[int]) -> list[float]:
+def shares(counts: Sequence[int]) -> list[float]:
+    """Each count over the sum of all; zeros of nothing."""
     total = sum(counts) or 1
     return [count / total for count in counts]
 
