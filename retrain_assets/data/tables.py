@@ -109,6 +109,13 @@ def _label(partition: str | None) -> str:
     return "all" if partition is None else partition
 
 
+def _parsed(path: UPath, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise TableError(f"{path}: not readable as JSON: {error}") from error
+
+
 def _encode(table: pa.Table) -> bytes:
     """Parquet bytes that depend only on the values, names and types of `table`."""
     import pyarrow.parquet as pq
@@ -545,10 +552,22 @@ class TableStore:
                 f"{model}/{name}: no document for partition {_label(partition)} "
                 f"(looked for {path}); materialize it first"
             )
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise TableError(f"{path}: not readable as JSON: {error}") from error
+        return _parsed(path, content)
+
+    def read_many_json(self, model: str, name: str, partitions: Sequence[str]) -> dict[str, Any]:
+        """The documents that exist among `partitions`, in their order; one call of an object store.
+
+        Raises:
+            TableError: one is unreadable or not JSON.
+        """
+        if not partitions:
+            return {}
+        paths = [self._document(model, name, partition) for partition in partitions]
+        return {
+            partition: _parsed(path, content)
+            for partition, path, content in zip(partitions, paths, self._get(paths), strict=True)
+            if content is not None
+        }
 
     def json_exists(self, model: str, name: str, partition: str | None) -> bool:
         """Whether the document has been written."""

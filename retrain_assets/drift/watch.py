@@ -9,7 +9,7 @@ numbers against a profile, and cost the same where partitions are small: a week 
 was 38 to read, is 2, and the comparison of 8 columns 5 instead of 46 (docs/drift).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -146,16 +146,14 @@ def _document(report: DriftReport) -> Any:
 
 def _earlier_verdicts(
     spec: ModelSpec, partition: str | None, store: "TableStore", reference_name: str
-) -> Sequence[str]:
+) -> list[str]:
     """Verdicts of the partitions before, oldest first, as far as they have the same reference."""
     if partition is None or spec.scheme is None:
         return []
     earlier = spec.scheme.trailing(partition, spec.drift.alert.of_last + 1)[:-1]
-    verdicts = []
-    for key in earlier:
-        if not store.json_exists(spec.name, "drift_report", key):
-            continue
-        document = store.read_json(spec.name, "drift_report", key)
-        if document["reference"] == reference_name:
-            verdicts.append(str(document["verdict"]))
-    return verdicts
+    documents = store.read_many_json(spec.name, "drift_report", earlier)
+    return [
+        str(document["verdict"])
+        for document in documents.values()
+        if document["reference"] == reference_name
+    ]

@@ -154,6 +154,7 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
     """Compare each partition with what the champion was trained on; alert when the alarm starts."""
 
     def drift_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.drift.history import read_history
         from retrain_assets.drift.watch import ChampionReference, watch
 
         platform: Platform = context.resources.platform
@@ -169,7 +170,12 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
             for item in watch(spec, partitions, features.store, reference, features.existing()):
                 last = item
                 began = item if item.alarm_is_new else began
-                values = metadata.drift_metadata(item, with_picture=item.partition == keys[-1])
+                history = (
+                    read_history(spec, item.partition, features.store)
+                    if item.partition is not None and item.partition == keys[-1]
+                    else None
+                )
+                values = metadata.drift_metadata(item, history)
                 _describe(context, item.partition, values)
         assert last is not None
         if began is not None and last.alarm:

@@ -11,6 +11,7 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from retrain_assets.data.ingest import Ingested
+    from retrain_assets.drift.history import DriftHistory
     from retrain_assets.drift.watch import Watched
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
@@ -23,8 +24,6 @@ __all__ = [
     "rounded",
     "table_metadata",
 ]
-
-_TOP_FEATURES = 5
 
 
 def picture(png: bytes) -> str:
@@ -53,22 +52,33 @@ def table_metadata(item: "Ingested") -> dict[str, Any]:
     }
 
 
-def drift_metadata(item: "Watched", *, with_picture: bool) -> dict[str, Any]:
-    """Metadata of one drift report; severities of the worst features plot over time."""
-    from retrain_assets.drift.render import report_markdown
+def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> dict[str, Any]:
+    """Metadata of one drift report, with the heat map of `history` where it is given.
+
+    Numbers plot over time: the score, and severities of the same few features in every partition.
+    Distributions are drawn where there is something to see, drift or the newest partition (the one
+    with the history), since every event is kept for ever.
+    """
+    from retrain_assets.drift.history import CEILING, followed_features
+    from retrain_assets.drift.render import history_markdown, report_markdown
 
     report = item.report
-    text = report_markdown(report)
-    return {
+    shown = history is not None or item.partition is None or report.verdict == "drifted"
+    values = {
         "verdict": report.verdict,
         "alarm": item.alarm,
         **rounded({"drift_score": report.score, "share_drifted": report.share_drifted}),
         "rows_current": report.n_current,
         "rows_reference": report.n_reference,
         "reference": report.reference,
-        "report": dg.MetadataValue.md(text),
-        **rounded({f"severity/{f.feature}": f.severity for f in report.features[:_TOP_FEATURES]}),
+        "report": dg.MetadataValue.md(report_markdown(report, item.pictures if shown else None)),
     }
+    if history is not None and history.features:
+        values["heat_map"] = dg.MetadataValue.md(history_markdown(history))
+    if report.features:
+        values |= rounded({"severity_max": min(report.features[0].severity, CEILING)})
+    followed = followed_features(report)
+    return values | rounded({f"severity/{x.feature}": min(x.severity, CEILING) for x in followed})
 
 
 def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) -> dict[str, Any]:
