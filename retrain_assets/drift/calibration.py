@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from math import expm1, pi, sqrt
 from random import Random
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from retrain_assets.drift.verdict import DriftRule, measure_all
 from retrain_assets.errors import DriftError
@@ -98,31 +98,22 @@ def calibrate(
             f"{len(partitions)}; compare without calibration until there are more"
         )
     chosen = _thinned(partitions)
-    before, others = _before_and_others(chosen)
-    apart = [
-        _sizes(rest, partition, spec, columns)
-        for rest, partition in zip(others, chosen, strict=True)
-    ]
-    first = len(chosen) // 3
-    onward = [
-        _sizes(past, partition, spec, columns)
-        for past, partition in zip(before[first:], chosen[first:], strict=True)
-    ]
-    names = {
-        feature: dict.fromkeys(name for sizes in apart for name in sizes[feature])
-        for feature in apart[0]
-    }
-    level = FALSE_ALARMS / max(1, sum(map(len, names.values())))
-    limits: dict[str, dict[str, float]] = {}
-    usual: dict[str, dict[str, float]] = {}
-    for feature, effects in names.items():
-        limits[feature], usual[feature] = {}, {}
-        for name in effects:
-            # An effect that some partitions lack (no nulls, say) is 0 there.
-            ways = [[sizes[feature].get(name, 0.0) for sizes in way] for way in (apart, onward)]
-            power = _POWERS.get(name, _DISTANCE)
-            limits[feature][name] = max(prediction_limit(way, level, power) for way in ways)
-            usual[feature][name] = sum(ways[0]) / len(ways[0])
+    ways: dict[str, tuple[_Sizes, _Sizes]] = {}
+    for column in columns:
+        # One column at a time: merges of all columns would be many times the profiles.
+        alone = [replace(each, columns={column: each.columns[column]}) for each in chosen]
+        ways[column] = _sizes(alone, spec, column)
+    level = FALSE_ALARMS / max(1, sum(len(apart) for apart, _ in ways.values()))
+    limits, usual = {}, {}
+    for column, (apart, onward) in ways.items():
+        limits[column] = {
+            name: max(
+                prediction_limit(sizes, level, _POWERS.get(name, _DISTANCE))
+                for sizes in (apart[name], onward[name])
+            )
+            for name in apart
+        }
+        usual[column] = {name: sum(sizes) / len(sizes) for name, sizes in apart.items()}
     return Calibration(len(chosen), limits, usual)
 
 
@@ -133,16 +124,35 @@ def _thinned(partitions: Sequence[TableProfile]) -> list[TableProfile]:
     return [partitions[int((i + random.random()) * step)] for i in range(MAX_PARTITIONS)]
 
 
+_Sizes: TypeAlias = dict[str, list[float]]
+
+
 def _sizes(
-    reference: TableProfile, current: TableProfile, spec: DriftRule, columns: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Per feature and effect its size; of an effect that two tests have, the larger."""
-    sizes: dict[str, dict[str, float]] = {}
-    for column in measure_all(reference, current, spec, columns):
-        found = sizes.setdefault(column.feature, {})
-        for test in column.tests:
+    partitions: Sequence[TableProfile], spec: DriftRule, column: str
+) -> tuple[_Sizes, _Sizes]:
+    """Sizes per effect: of each partition against all others, of later ones against those before."""
+    before, others = _before_and_others(partitions)
+    first = len(partitions) // 3
+    apart = [_effects(*pair, spec, column) for pair in zip(others, partitions, strict=True)]
+    pairs = zip(before[first:], partitions[first:], strict=True)
+    onward = [_effects(*pair, spec, column) for pair in pairs]
+    names = dict.fromkeys(name for found in (*apart, *onward) for name in found)
+    # An effect that some partitions lack (no nulls, say) is 0 there.
+    apart_of, onward_of = (
+        {name: [found.get(name, 0.0) for found in way] for name in names} for way in (apart, onward)
+    )
+    return apart_of, onward_of
+
+
+def _effects(
+    reference: TableProfile, current: TableProfile, spec: DriftRule, column: str
+) -> dict[str, float]:
+    """Size per effect; of an effect that two tests have, the larger."""
+    sizes: dict[str, float] = {}
+    for measured in measure_all(reference, current, spec, [column]):
+        for test in measured.tests:
             for effect in test.effects:
-                found[effect.name] = max(effect.size, found.get(effect.name, 0.0))
+                sizes[effect.name] = max(min(effect.size, _LARGEST), sizes.get(effect.name, 0.0))
     return sizes
 
 
@@ -163,6 +173,9 @@ def _before_and_others(
     inner = [past.merged(rest) for past, rest in zip(before[1:-1], after[1:], strict=True)]
     return before, [after[0], *inner, before[-1]]
 
+
+_LARGEST = 1e9
+"""Standard deviations, say; beyond any threshold, and its powers are still numbers."""
 
 _QUADRATIC, _DISTANCE = 1 / 3, 2 / 3
 _POWERS = {"psi": _QUADRATIC}

@@ -1,8 +1,8 @@
 """Prediction drift and label drift: what the champion says now, and what came true.
 
-Belongs here: which columns these are, labels that are still to come, the words, and the one call that
-makes every optional section of a report. Does not: how a column is compared (`measure`, `verdict`),
-nor how a model is loaded: the caller passes its scores as a function.
+Belongs here: which columns these are, labels that are still to come, the words. Does not: how a column
+is compared (`measure`, `verdict`), which rows (`sections`), how a model is loaded: its scores come as a
+function.
 
 Scores and labels are compared by the engine and the thresholds of the features, each by itself (their
 p-values are not corrected for the features' tests). They are evidence and count neither in the share
@@ -12,72 +12,23 @@ cause three times would make `share_of_features` mean something else for a model
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from math import inf
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from retrain_assets.drift.columns import ArrowSource
-from retrain_assets.drift.report import FeatureDrift, Sections
+from retrain_assets.drift.reference import SCORE
+from retrain_assets.drift.report import FeatureDrift
 from retrain_assets.drift.verdict import Comparable, DriftRule, compare_alone
 from retrain_assets.errors import DriftError
 
-if TYPE_CHECKING:
-    from retrain_assets.drift.multivariate import Usual
-    from retrain_assets.spec.model import ModelSpec
-
-__all__ = ["SCORE", "Predict", "extra_drift", "label_drift", "prediction_drift", "score_columns"]
-
-SCORE = "__score__"
-"""The champion's score of a row; one column per class of a multiclass model begins with it."""
+__all__ = ["Predict", "label_drift", "prediction_drift", "score_columns", "unscorable"]
 
 Predict: TypeAlias = Callable[[pa.Table], npt.NDArray[np.float64]]
-
-
-def extra_drift(
-    spec: ModelSpec,
-    reference: pa.Table,
-    current: pa.Table,
-    predict: Predict | None,
-    columns: Sequence[str],
-    usual: Usual | None = None,
-) -> Sections:
-    """Everything that a report holds beside its features; add it with `DriftReport.completed`.
-
-    Args:
-        spec: `drift` says what is computed, `target` which column the label is.
-        reference: rows that the champion was trained on (a sample will do), with its scores where
-            they are known (`score_columns`).
-        current: the rows to judge.
-        predict: the champion's scores of a table, shape (n,) or (n, classes) in the order of the
-            score columns; called only where the reference has scores and there are enough rows.
-        columns: the watched features.
-        usual: what windows of the reference do, see `multivariate.usual_separability`.
-
-    Raises:
-        DriftError: as `multivariate.compare_jointly`, or scores that do not fit the reference's.
-    """
-    rule = spec.drift.multivariate
-    joint = None
-    if rule is not None:
-        from retrain_assets.drift.multivariate import compare_jointly
-
-        joint = compare_jointly(
-            ArrowSource(reference), ArrowSource(current), rule,
-            columns=[name for name in columns if name not in spec.drift.exclude],
-            min_rows=spec.drift.min_rows, usual=usual,
-        )  # fmt: skip
-    prediction: tuple[FeatureDrift, ...] = ()
-    enough = min(reference.num_rows, current.num_rows) >= spec.drift.min_rows
-    if predict is not None and score_columns(reference) and enough:
-        prediction = prediction_drift(reference, predict(current), spec.drift)
-    label = None
-    if spec.target in reference.column_names and reference.num_rows and current.num_rows:
-        label = label_drift(reference, current, spec.drift, spec.target)
-    return Sections(joint, prediction, label)
 
 
 def score_columns(reference: pa.Table) -> list[str]:
@@ -115,6 +66,15 @@ def prediction_drift(
         row = compare_alone(before, pa.table({shown: found[:, place]}), rule, shown)
         rows.append(_told(row, f"the champion's {shown} moved"))
     return tuple(rows)
+
+
+def unscorable(reference: pa.Table, current: pa.Table, problem: str) -> FeatureDrift:
+    """The row of a champion that cannot score the current rows: the plainest prediction drift."""
+    return FeatureDrift(
+        feature="score", kind="numeric", n_reference=reference.num_rows, n_current=0, drifted=True,
+        severity=inf, p_value=None, p_adjusted=None, statistics={},
+        reasons=(f"the champion cannot score the {current.num_rows:,} current rows: {problem}",),
+    )  # fmt: skip
 
 
 def label_drift(

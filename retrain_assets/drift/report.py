@@ -6,7 +6,7 @@ looks (`render`); an engine is free to change as long as it fills these fields.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import inf, isfinite, isnan, nan
@@ -281,7 +281,13 @@ class DriftReport:
             raise DriftError(f"drift report: must be JSON, got {text[:40]!r}: {error}") from None
         if not isinstance(document, dict):
             raise DriftError(f"drift report: must be a JSON object, got {text[:40]!r}")
-        version = document.pop("version", None)
+        return cls.from_document(document)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "DriftReport":
+        """As `from_json`, of a JSON object that has been parsed already."""
+        fields = dict(document)
+        version = fields.pop("version", None)
         if type(version) is not int or version not in _READABLE:
             raise DriftError(
                 f"drift report: version must be 1, 2 or {_VERSION}, got {version!r}; read it with the "
@@ -291,7 +297,7 @@ class DriftReport:
 
         try:
             # From JSON text again, where strict validation lets an array be a tuple.
-            return _adapter().validate_json(json.dumps(_from_text(document)))
+            return _adapter().validate_json(json.dumps(_from_text(fields)))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}"

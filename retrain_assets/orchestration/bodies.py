@@ -6,6 +6,7 @@ Every function here takes a spec and returns the function that Dagster calls.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -28,7 +29,13 @@ from retrain_assets.orchestration.platform import Platform
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
     from retrain_assets.data.ingest import Ingested
+    from retrain_assets.promotion.ledger import Promotion
+    from retrain_assets.training.model import TabularModel
 
 __all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
 
@@ -151,9 +158,10 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def drift_report(spec: ModelSpec) -> Callable[..., Any]:
-    """Compare each partition with the champion's training rows; alert when the alarm starts."""
+    """Compare each partition with what the champion was trained on; alert when the alarm starts."""
 
     def drift_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.drift.history import read_history
         from retrain_assets.drift.watch import ChampionReference, watch
 
         platform: Platform = context.resources.platform
@@ -161,14 +169,23 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures(context):
             champion = platform.ledger.champion(spec.name)
-            reference = (
-                ChampionReference(champion.version, champion.fingerprint) if champion else None
-            )
+            reference = None
+            if champion is not None:
+                trained_on = champion.evidence.get("candidate", {}).get("trained_on", "")
+                reference = ChampionReference(champion.version, champion.fingerprint, trained_on)
             last, began = None, None
-            for item in watch(spec, partitions, features.store, reference, features.existing()):
+            predict = None if champion is None else _champion_scores(platform, spec, champion)
+            for item in watch(
+                spec, partitions, features.store, reference, features.existing(), predict
+            ):
                 last = item
                 began = item if item.alarm_is_new else began
-                values = metadata.drift_metadata(item, with_picture=item.partition == keys[-1])
+                history = (
+                    read_history(spec, item.partition, features.store)
+                    if item.partition is not None and item.partition == keys[-1]
+                    else None
+                )
+                values = metadata.drift_metadata(item, history)
                 _describe(context, item.partition, values)
         assert last is not None
         if began is not None and last.alarm:
@@ -195,6 +212,25 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         )
 
     return drift_report
+
+
+def _champion_scores(
+    platform: Platform, spec: ModelSpec, champion: "Promotion"
+) -> "Callable[[pa.Table], NDArray[np.float64]]":
+    """The champion's scores of a table; its files are loaded with the first one."""
+
+    @cache
+    def model() -> "TabularModel":
+        from retrain_assets.promotion.model_files import load_model
+
+        found = load_model(platform.store, spec.name, champion.fingerprint)
+        return found or platform.registry.load(spec.name, champion.version)
+
+    def scores(table: "pa.Table") -> "NDArray[np.float64]":
+        known = [name for name in model().encoding.names if name in table.column_names]
+        return model().predict(table.select(known).to_pandas())
+
+    return scores
 
 
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:

@@ -417,12 +417,18 @@ class Drift(_Frozen):
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
     alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    calibrate: bool = Field(
+        True,
+        description=(
+            "Raise thresholds to what is usual between the reference's own partitions (from 8 on), so "
+            "that seasons are no drift; false where single thresholds shall hold as they stand."
+        ),
+    )
     multivariate: Multivariate | None = Field(
         None,
         description=(
-            "All features together; by default not computed. Let `window` span a whole season (a "
-            "week), or exclude what tells one partition from another by itself (weekday, averages "
-            "per day)."
+            "All features together; by default not computed, since it costs some seconds of CPU per "
+            "report."
         ),
     )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")

@@ -8,15 +8,11 @@ import pytest
 
 from retrain_assets.drift import DriftReport, build_profile, compare
 from retrain_assets.drift.columns import ArrowSource
-from retrain_assets.drift.outcomes import extra_drift, label_drift, prediction_drift
+from retrain_assets.drift.multivariate import compare_jointly
+from retrain_assets.drift.outcomes import label_drift, prediction_drift, unscorable
+from retrain_assets.drift.report import Sections
 from retrain_assets.errors import DriftError
-from retrain_assets.spec.model import Drift, ModelSpec
-
-SPEC = ModelSpec(
-    name="flights", description="d", owner="team:a", partitions="none", target="late", task="binary",
-    source={"python": "a:b", "available": "a:c"}, train={"holdout": 0.2},
-    drift={"multivariate": {"auc": 0.6}, "exclude": ["noise"]},
-)  # fmt: skip
+from retrain_assets.spec.model import Drift, Multivariate
 
 
 def _table(seed, n=600, rate=0.3, shift=0.0, **columns):
@@ -27,55 +23,45 @@ def _table(seed, n=600, rate=0.3, shift=0.0, **columns):
     )
 
 
-def _scored(table, scale=1.0):
-    x = table["x"].to_numpy()
-    return 1 / (1 + np.exp(-scale * x))
+def _report(reference, current, sections):
+    names = {"reference_name": "r", "current_name": "c"}
+    return compare(reference, current, Drift(), columns=["noise"], **names).completed(sections)
 
 
-def test_all_sections_of_a_drifted_partition():
-    reference = _table(1)
-    reference = reference.append_column("__score__", pa.array(_scored(reference)))
-    current = _table(2, rate=0.7, shift=1.5)
-    sections = extra_drift(SPEC, reference, current, _scored, ["x", "noise"])
-    assert sections.multivariate.verdict == "drifted"
-    assert list(sections.multivariate.shares) == ["x"]
-    (scores,) = sections.prediction
-    assert scores.feature == "score"
-    assert scores.drifted
-    assert scores.reasons[0].startswith("the champion's score moved: mean 0.486 → 0.772")
-    assert sections.label.drifted
-    assert sections.label.reasons[0].startswith("the target `late` moved: 'true' ")
-    report = compare(
-        reference, current, Drift(), columns=["noise"], reference_name="r", current_name="c"
-    ).completed(sections)
-    assert report.verdict == "drifted"
-    assert "all columns together" in report.reasons[0]
-    assert report.reasons[-2:] == (scores.reasons[0], sections.label.reasons[0])
-    assert report.share_drifted == 0
+def test_scores_that_moved_are_told_and_are_no_feature():
+    rng = np.random.default_rng(1)
+    reference = pa.table({"noise": rng.normal(size=600), "__score__": rng.beta(2, 4, 600)})
+    current = pa.table({"noise": rng.normal(size=600)})
+    (row,) = prediction_drift(reference, rng.beta(4, 2, 600), Drift())
+    assert (row.feature, row.drifted) == ("score", True)
+    assert row.reasons[0].startswith("the champion's score moved: mean 0.33")
+    report = _report(reference.select(["noise"]), current, Sections(prediction=(row,)))
+    assert (report.verdict, report.share_drifted) == ("stable", 0)
+    assert report.reasons[-1] == row.reasons[0]
     assert DriftReport.from_json(report.to_json()) == report
 
 
-def test_scores_and_labels_alone_do_not_make_a_partition_drifted():
-    reference, current = _table(1), _table(2, rate=0.9)
-    spec = SPEC.model_copy(update={"drift": Drift()})
-    sections = extra_drift(spec, reference, current, None, ["x"])
-    assert sections.multivariate is None
-    report = compare(
-        reference, current, Drift(), columns=["x"], reference_name="r", current_name="c"
-    ).completed(sections)
-    assert report.label.drifted
-    assert (report.verdict, report.share_drifted) == ("stable", 0)
-    assert "the target `late` moved" in report.reasons[-1]
+def test_a_champion_that_cannot_score_is_told_and_can_be_stored():
+    row = unscorable(_table(1), _table(2), "feature 'x' was trained as number")
+    report = _report(_table(1), _table(2), Sections(prediction=(row,)))
+    assert report.reasons[-1].startswith(
+        "the champion cannot score the 600 current rows: feature 'x'"
+    )
+    assert DriftReport.from_json(report.to_json()) == report
 
 
-def test_the_champion_is_not_asked_without_its_training_scores_or_with_too_few_rows():
-    def refuse(table):
-        raise AssertionError("asked")
-
-    reference = _table(1)
-    assert extra_drift(SPEC, reference, _table(2), refuse, ["x"]).prediction == ()
-    reference = reference.append_column("__score__", pa.array(_scored(reference)))
-    assert extra_drift(SPEC, reference, _table(2, n=50), refuse, ["x"]).prediction == ()
+def test_a_multivariate_finding_makes_a_stable_report_drifted_and_is_told_first():
+    joint = compare_jointly(
+        ArrowSource(_table(1)), ArrowSource(_table(2, shift=1.5)), Multivariate(auc=0.6),
+        columns=["x", "noise"], min_rows=100,
+    )  # fmt: skip
+    report = _report(_table(1), _table(2), Sections(multivariate=joint))
+    assert report.verdict == "drifted"
+    assert report.reasons[0].startswith("all columns together: told apart")
+    assert "0 of 1 feature drifted" in report.reasons[1]
+    assert DriftReport.from_json(report.to_json()) == report
+    undecided = _report(_table(1), _table(2, n=50), Sections(multivariate=joint))
+    assert undecided.verdict == "undecided"
 
 
 def test_every_class_of_a_multiclass_model_is_a_row():
