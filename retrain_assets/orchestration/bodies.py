@@ -151,7 +151,7 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def drift_report(spec: ModelSpec) -> Callable[..., Any]:
-    """Compare each partition with the champion's training rows; alert when the alarm starts."""
+    """Compare each partition with what the champion was trained on; alert when the alarm starts."""
 
     def drift_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
         from retrain_assets.drift.history import read_history
@@ -162,9 +162,10 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures(context):
             champion = platform.ledger.champion(spec.name)
-            reference = (
-                ChampionReference(champion.version, champion.fingerprint) if champion else None
-            )
+            reference = None
+            if champion is not None:
+                trained_on = champion.evidence.get("candidate", {}).get("trained_on", "")
+                reference = ChampionReference(champion.version, champion.fingerprint, trained_on)
             last, began = None, None
             for item in watch(spec, partitions, features.store, reference, features.existing()):
                 last = item

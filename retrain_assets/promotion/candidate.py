@@ -106,6 +106,7 @@ class _Rows:
     holdout_from: str
     fingerprints: Mapping[str, str]
     missing: tuple[str, ...]
+    partitions: tuple[str, ...] | None = None
 
     @cached_property
     def data_digest(self) -> str:
@@ -125,6 +126,8 @@ def build_candidate(
 ) -> tuple[Candidate, dict[str, bytes]]:
     """Train (or find), evaluate beside the champion, register, store the evidence.
 
+    Stored with it, and with the version: what drift is measured against, see `drift.reference`.
+
     Returns:
         The candidate, and PNG pictures by title.
 
@@ -132,6 +135,8 @@ def build_candidate(
         TableError, TrainingError: too little data, or data that cannot be trained on.
         RegistryError, LedgerError: the registry or the ledger cannot be used.
     """
+    from retrain_assets.training.lightgbm_trainer import feature_importance
+
     rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
     fingerprint = _fingerprint(spec, rows)
     log(
@@ -144,13 +149,14 @@ def build_candidate(
     versus = f"v{champion.version}" if champion else "none"
     evidence = f"evidence/{spec.name}/{fingerprint}-against-{versus}.parquet"
     _store_evidence(store, evidence, evaluation)
-    # The champion's training rows are what drift will be measured against.
-    store.write(spec.name, "reference", fingerprint, rows.train)
-    pictures = _pictures(spec, model, evaluation)
+    importance = feature_importance(model)
+    reference = _store_reference(spec, rows, model, fingerprint, importance, store)
+    pictures = _pictures(spec, evaluation, importance)
     scores = _values(evaluation, spec.metric)
     version = found or _register(
-        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, parent_run_id
-    )
+        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, reference,
+        parent_run_id,
+    )  # fmt: skip
     log(f"version {version.version} {'found' if found else 'registered'}: {_listed(scores)}")
     candidate = Candidate(
         model=spec.name,
@@ -176,6 +182,30 @@ def build_candidate(
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
+
+
+def _store_reference(
+    spec: ModelSpec,
+    rows: _Rows,
+    model: "TabularModel",
+    fingerprint: str,
+    importance: Mapping[str, float],
+    store: "TableStore",
+) -> dict[str, bytes]:
+    """What drift will be measured against while this candidate is champion; files for its version."""
+    from retrain_assets.drift.reference import sample_rows, store_reference, with_scores
+
+    sample = sample_rows(rows.train)
+    scores = model.predict(sample.select(model.encoding.names).to_pandas())
+    return store_reference(
+        spec,
+        store,
+        fingerprint,
+        rows=rows.train,
+        partitions=rows.partitions,
+        sample=with_scores(sample, scores, model.classes),
+        importance=importance,
+    )
 
 
 def _store_evidence(store: "TableStore", path: str, evaluation: "Evaluation") -> None:
@@ -222,6 +252,7 @@ def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
         holdout_from=plan.holdout_keys[0],
         fingerprints=store.fingerprints(spec.name, "features", list(plan.keys)),
         missing=plan.missing_keys,
+        partitions=plan.train_keys,
     )
 
 
@@ -380,14 +411,15 @@ def _values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
     return evaluation.values(get_metric(metric))
 
 
-def _pictures(spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation") -> dict[str, bytes]:
-    from retrain_assets.training.lightgbm_trainer import feature_importance
+def _pictures(
+    spec: ModelSpec, evaluation: "Evaluation", importance: Mapping[str, float]
+) -> dict[str, bytes]:
     from retrain_assets.training.metrics import get_metric
     from retrain_assets.training.render import comparison_picture, importance_picture
 
     return {
         "Candidate against champion": comparison_picture(evaluation, get_metric(spec.metric)),
-        "Feature importance": importance_picture(feature_importance(model)),
+        "Feature importance": importance_picture(importance),
     }
 
 
@@ -400,6 +432,7 @@ def _register(
     evaluation: "Evaluation",
     registry: "MlflowRegistry",
     pictures: Mapping[str, bytes],
+    reference: Mapping[str, bytes],
     parent_run_id: str | None,
 ) -> Any:
     metrics = {
@@ -442,6 +475,7 @@ def _register(
             documents={
                 "spec.json": json.dumps(settings, indent=2),
                 "data.json": json.dumps(dict(rows.fingerprints), indent=2),
+                **reference,
             },
             dataset={
                 "name": f"{spec.name} features",

@@ -146,7 +146,7 @@ class MlflowRegistry:
         signature_frame: "pd.DataFrame",
         predictions: np.ndarray[Any, Any],
         pictures: Mapping[str, bytes],
-        documents: Mapping[str, str],
+        documents: Mapping[str, str | bytes],
         dataset: Mapping[str, Any],
         parent_run_id: str | None = None,
     ) -> ModelVersion:
@@ -167,7 +167,7 @@ class MlflowRegistry:
             signature_frame: a few feature rows with natural types; example input and signature.
             predictions: the model's predictions for `signature_frame`, shape (rows,) or (rows, k).
             pictures: PNG files by relative path.
-            documents: text files by relative path.
+            documents: other files by relative path, text or bytes.
             dataset: `name`, `digest`, `source` and optionally `source_type`, `profile`, `context`.
             parent_run_id: MLflow run under which the candidate's run is shown.
 
@@ -571,9 +571,12 @@ def _log_files(
     client: "MlflowClient",
     run_id: str,
     pictures: Mapping[str, bytes],
-    documents: Mapping[str, str],
+    documents: Mapping[str, str | bytes],
 ) -> None:
-    contents = {**pictures, **{name: text.encode() for name, text in documents.items()}}
+    contents = {
+        name: content.encode() if isinstance(content, str) else content
+        for name, content in {**pictures, **documents}.items()
+    }
     if not contents:
         return
     with tempfile.TemporaryDirectory(prefix="retrain_files_") as folder:

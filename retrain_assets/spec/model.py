@@ -399,6 +399,13 @@ class Drift(_Frozen):
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
     alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    calibrate: bool = Field(
+        True,
+        description=(
+            "Raise thresholds to what is usual between the reference's own partitions (from 8 on), so "
+            "that seasons are no drift; false where single thresholds shall hold as they stand."
+        ),
+    )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
