@@ -79,8 +79,8 @@ def test_the_heat_map_has_a_colour_per_level_and_a_dot_where_a_feature_drifted()
         _history([[0.1, 0.1, 7.0], [np.nan, 1.5, 0.3]], [[False, False, True], [False] * 3])
     )
     # Cells are 18 wide, rows 16 high; equal neighbours are one stroke.
-    assert _strokes(svg, "15") == {"0.13": "M0,8h36", "1.0": "M36,8h18", "0.4": "M18,24h18",
-                                   "0.38": "M36,24h18"}  # fmt: skip
+    assert _strokes(svg, "15") == {"0.13": "M0,8h36", "1.0": "M36,8h18", "0.5": "M18,24h18",
+                                   "0.32": "M36,24h18"}  # fmt: skip
     assert _strokes(svg, "7")[None].count("M") == 1, "the dot in the legend"
     dots = [e.get("d") for e in ElementTree.fromstring(svg).iter() if e.get("stroke-width") == "7"]
     assert "M44.5,8h0" in dots

@@ -80,7 +80,7 @@ def test_drifted_features_come_before_larger_effects_that_may_be_chance():
     [
         ("a|b\nc", r"a\|b c"),
         ("<b>x</b>", r"\<b\>x\</b\>"),
-        ("`code`", "`code`"),
+        ("`code`", r"\`code\`"),
         ("`a|b`", r"\`a\|b\`"),
         ("![x](https://example.org/p.png)", r"\!\[x\](https\://example.org/p.png)"),
         ("www.example.org me@example.org", r"www\.example.org me\@example.org"),
