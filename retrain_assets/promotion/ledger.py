@@ -1,35 +1,29 @@
 """The promotion ledger: the append-only SQL table that says which version is champion.
 
-Belongs here: the table, compare-and-set promotion and the questions asked of the history. Does not:
-whether a candidate deserves it (`gate`), where its files are (`registry`, whose aliases only follow
-this table).
+Belongs here: compare-and-set promotion and the questions asked of the history. Does not: whether a
+candidate deserves it (`gate`), where its files are (`registry`, whose aliases only follow this
+table), the table itself (`tables`), connections (`database`).
 
 Rows are only ever inserted. `(model, sequence)` is unique, so that of two writers that saw the same
-champion one inserts `sequence + 1` and the other gets `ChampionChanged`. Works on sqlite (default)
-and PostgreSQL (`postgresql+psycopg2://`).
+champion one inserts `sequence + 1` and the other gets `ChampionChanged`.
 """
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import ChampionChanged, LedgerError
+from retrain_assets.promotion.database import Database
+from retrain_assets.promotion.tables import promotions
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Select, Table
+    from sqlalchemy import Connection, Select
 
 __all__ = ["Candidate", "Ledger", "Promotion", "rollback_target"]
 
-_CONNECT_SECONDS = 5
-_BUSY_SECONDS = 30
-# Chosen once, at random: serialises the creation of the table on PostgreSQL, where two concurrent
-# CREATE TABLE IF NOT EXISTS can still collide in pg_type.
-_SCHEMA_LOCK = 7_245_018_310_663_091_517
 _IN_LIMIT = 1000
 
 
@@ -87,44 +81,17 @@ class Promotion:
     promoted_at: datetime
 
 
-@cache
-def _table() -> "Table":
-    import sqlalchemy as sa
-
-    return sa.Table(
-        "promotions",
-        sa.MetaData(),
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("model", sa.String(200), nullable=False),
-        sa.Column("sequence", sa.Integer, nullable=False),
-        sa.Column("version", sa.String(64), nullable=False),
-        sa.Column("run_id", sa.String(64), nullable=False),
-        sa.Column("fingerprint", sa.String(200), nullable=False),
-        sa.Column("partition", sa.String(64)),
-        sa.Column("metric", sa.String(64), nullable=False),
-        sa.Column("value", sa.Float, nullable=False),
-        sa.Column("expected_version", sa.String(64)),
-        sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("actor", sa.String(200), nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("evidence", sa.JSON, nullable=False),
-        sa.Column("promoted_at", sa.String(40), nullable=False),
-        sa.UniqueConstraint("model", "sequence", name="promotions_model_sequence"),
-    )
-
-
 class Ledger:
     """The promotions of all models in one database.
 
-    Connects when first used and holds no connection between calls, so that an instance may live in
-    a daemon, be used from several threads and survive a fork. Every method raises LedgerError when
-    the database cannot be reached or refuses; the message names the URL without its password.
+    Every method raises LedgerError when the database cannot be reached or refuses.
+
+    Attributes:
+        database: where the rows are.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._engine: Engine | None = None
-        self._created = False
+        self.database = Database(url)
 
     def champion(self, model: str) -> Promotion | None:
         """The promotion in force, None if nothing was ever promoted."""
@@ -141,7 +108,7 @@ class Ledger:
         def newest(query: "Select[Any]") -> "Select[Any]":
             import sqlalchemy as sa
 
-            table = _table()
+            table = promotions()
             top = sa.select(table.c.model, sa.func.max(table.c.sequence).label("top"))
             # Longer lists would pass the databases' limit of bound parameters.
             if models is not None and len(models) <= _IN_LIMIT:
@@ -227,8 +194,10 @@ class Ledger:
         import sqlalchemy as sa
 
         try:
-            with self._transaction(write=True) as connection:
-                rows = connection.execute(_newest_of(sa.select(_table()), model)).mappings().all()
+            with self.database.transaction(write=True) as connection:
+                rows = (
+                    connection.execute(_newest_of(sa.select(promotions()), model)).mappings().all()
+                )
                 past = [_promotion(row) for row in rows]
                 target = rollback_target(model, past, to_version)
                 if target.version == past[0].version:
@@ -268,8 +237,8 @@ class Ledger:
     ) -> Promotion:
         import sqlalchemy as sa
 
-        with self._transaction(write=True) as connection:
-            query = _newest_of(sa.select(_table()), candidate.model).limit(1)
+        with self.database.transaction(write=True) as connection:
+            query = _newest_of(sa.select(promotions()), candidate.model).limit(1)
             row = connection.execute(query).mappings().first()
             current = None if row is None else _promotion(row)
             if current is not None and current.version == candidate.version:
@@ -292,34 +261,9 @@ class Ledger:
     def _select(self, narrow: Any) -> list[Promotion]:
         import sqlalchemy as sa
 
-        with self._transaction() as connection:
-            rows = connection.execute(narrow(sa.select(_table()))).mappings().all()
+        with self.database.transaction() as connection:
+            rows = connection.execute(narrow(sa.select(promotions()))).mappings().all()
         return [_promotion(row) for row in rows]
-
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> "Iterator[Connection]":
-        """A transaction on a database that has the table; database errors become LedgerError."""
-        import sqlalchemy as sa
-
-        engine = self._connectable()
-        try:
-            if not self._created:
-                _create_table(engine)
-                self._created = True
-            with engine.connect() as connection:
-                connection = connection.execution_options(ledger_write=write)
-                with connection.begin():
-                    yield connection
-        except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(
-                f"promotion ledger {_shown(engine)}: {_cause(error, engine)}; check that the "
-                "database runs, that the URL is right and that the user may create and write tables"
-            ) from None
-
-    def _connectable(self) -> "Engine":
-        if self._engine is None:
-            self._engine = _engine(self._url)
-        return self._engine
 
 
 class _LostRace(Exception):
@@ -365,13 +309,13 @@ def _insert(connection: "Connection", values: Mapping[str, Any]) -> None:
     import sqlalchemy as sa
 
     try:
-        connection.execute(sa.insert(_table()).values(**values))
+        connection.execute(sa.insert(promotions()).values(**values))
     except sa.exc.IntegrityError:
         raise _LostRace from None
 
 
 def _newest_of(query: "Select[Any]", model: str) -> "Select[Any]":
-    table = _table()
+    table = promotions()
     return query.where(table.c.model == model).order_by(table.c.sequence.desc())
 
 
@@ -418,83 +362,3 @@ def _check_entry(
         raise LedgerError(
             f"{candidate.model or 'promotion'}: {'; '.join(problems)}; nothing was promoted"
         )
-
-
-def _engine(url: str) -> "Engine":
-    import sqlalchemy as sa
-
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        # The text of SQLAlchemy's error may repeat the URL, and with it the password.
-        raise LedgerError(
-            "promotion ledger: the URL is not a SQLAlchemy URL; write for example "
-            "sqlite:////data/ledger.db or postgresql+psycopg2://user:password@host:5432/database"
-        ) from None
-    sqlite = parsed.get_backend_name() == "sqlite"
-    options = {"timeout": _BUSY_SECONDS} if sqlite else {"connect_timeout": _CONNECT_SECONDS}
-    try:
-        engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=options)
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
-        raise LedgerError(
-            f"promotion ledger: no driver for '{parsed.drivername}' ({error}); use sqlite:///… or "
-            "postgresql+psycopg2://… and install retrain-assets[postgres]"
-        ) from None
-    if sqlite:
-        _begin_explicitly(engine)
-    return engine
-
-
-def _begin_explicitly(engine: "Engine") -> None:
-    """Let the ledger, not the sqlite3 module, say when a transaction begins.
-
-    A transaction that reads first and then writes fails at once when another wrote in between,
-    whatever the busy timeout; BEGIN IMMEDIATE waits for its turn instead.
-    """
-    import sqlalchemy as sa
-
-    def on_connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-
-    def on_begin(connection: "Connection") -> None:
-        write = connection.get_execution_options().get("ledger_write", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    sa.event.listen(engine, "connect", on_connect)
-    sa.event.listen(engine, "begin", on_begin)
-
-
-def _create_table(engine: "Engine") -> None:
-    """Create the table unless it exists; safe when several processes do it at once."""
-    import sqlalchemy as sa
-
-    table = _table()
-    with engine.connect() as connection:
-        if engine.dialect.has_table(connection, table.name):
-            return
-    if engine.dialect.name == "sqlite":
-        _use_write_ahead_log(engine)
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        table.create(connection, checkfirst=True)
-
-
-def _use_write_ahead_log(engine: "Engine") -> None:
-    """Let readers work while a writer holds the file; the mode stays with the file."""
-    with engine.connect() as connection:
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
-        raw.execute("PRAGMA journal_mode=WAL").close()
-
-
-def _shown(engine: "Engine") -> str:
-    """The URL without password and without its query, which may hold one too."""
-    return engine.url.set(query={}).render_as_string(hide_password=True)
-
-
-def _cause(error: Exception, engine: "Engine") -> str:
-    """The driver's own words: SQLAlchemy's would repeat the statement and its values."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    password = engine.url.password
-    return text.replace(str(password), "***") if password else text

@@ -154,7 +154,7 @@ def test_the_champions_of_many_models_cost_one_query(ledger: Ledger) -> None:
     for name in names[:3]:
         promote(ledger, "1", None, model=name)
     statements: list[str] = []
-    engine = ledger._connectable()
+    engine = ledger.database.engine()
     sa.event.listen(
         engine,
         "before_cursor_execute",
