@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from retrain_assets.drift.watch import Watched
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
+    from retrain_assets.promotion.reviews import Review
 
 __all__ = [
+    "approval_text",
     "candidate_metadata",
     "drift_metadata",
     "gate_metadata",
@@ -142,3 +144,12 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
         **rounded({name: value for name, value in numbers.items() if value is not None}),
         "gate": dg.MetadataValue.md(gate_markdown(report)),
     }
+
+
+def approval_text(review: "Review") -> str:
+    """How a person decides about what waits, as Markdown; `change_champion` is the job for it."""
+    return (
+        f'`retrain promote {review.model} {review.version} --reason "..."` or '
+        f'`retrain reject {review.model} {review.version} --reason "..."`; in the Dagster UI, the '
+        "job `change_champion`"
+    )

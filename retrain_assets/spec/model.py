@@ -569,6 +569,12 @@ class Gate(_Frozen):
             "deviation of the champion's predictions."
         ),
     )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description=(
+            "Whether a candidate that passes is promoted at once, or waits for `retrain promote`."
+        ),
+    )
     on_reject: Literal["fail", "keep"] = Field(
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
     )
