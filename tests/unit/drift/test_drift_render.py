@@ -8,6 +8,7 @@ from retrain_assets.drift import DriftReport, FeatureDrift, report_markdown
 from retrain_assets.drift.history import drift_history
 from retrain_assets.drift.measure import Picture
 from retrain_assets.drift.render import history_markdown, severity_word
+from retrain_assets.drift.report import ReportSummary
 from retrain_assets.errors import DriftError
 
 
@@ -112,7 +113,10 @@ def test_the_report_stays_small_whatever_is_in_it():
 
 
 def test_the_history_is_one_image_that_says_what_it_shows():
-    history = drift_history({"2013-03-01": _report(_row("<x>|", 2.0, True))}, ["2013-03-01"])
+    history = drift_history(
+        {"2013-03-01": ReportSummary("drifted", "champion v1", {"<x>|": 2.0}, frozenset())},
+        ["2013-03-01"],
+    )
     text = history_markdown(history)
     assert re.fullmatch(
         r"!\[drift of 1 features over 1 partitions\]\(data:image/svg\+xml,[^ |()<>]+\)\n", text

@@ -8,7 +8,7 @@ import pytest
 
 from retrain_assets.drift.history import drift_history
 from retrain_assets.drift.measure import Picture
-from retrain_assets.drift.report import DriftReport, FeatureDrift
+from retrain_assets.drift.report import DriftReport, FeatureDrift, ReportSummary
 from retrain_assets.drift.watch import Watched
 from retrain_assets.orchestration.metadata import drift_metadata
 
@@ -28,7 +28,13 @@ def _watched(day, verdict="stable"):
 
 
 def _history():
-    return drift_history({day: _watched(day).report for day in DAYS}, DAYS)
+    return drift_history(
+        {
+            day: ReportSummary.from_document(json.loads(_watched(day).report.to_json()))
+            for day in DAYS
+        },
+        DAYS,
+    )
 
 
 def test_every_partition_has_the_same_numbers_so_that_lines_go_on():
