@@ -64,6 +64,8 @@ _CHECK_TEXTS = {
     "size": "The model's files are no larger than the budget.",
     "latency": "Predicting takes no longer than the budget (p95).",
     "churn": "No more predictions change against the champion than `gate.max_churn`.",
+    "infra_validation": "The registered version loads in a fresh process, within its time limit, and "
+    "predicts there what the trained model predicted.",
 }
 
 

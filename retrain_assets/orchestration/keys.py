@@ -34,6 +34,7 @@ GATE_CHECKS: dict[str, str | None] = {
     "size": "budgets",
     "latency": "budgets",
     "churn": "max_churn",
+    "infra_validation": None,
 }
 """The criteria of the gate, and the field of `gate` without which a criterion asks for nothing.
 

@@ -19,6 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import TableError
+from retrain_assets.promotion.validation import (
+    Validation,
+    has_predictions,
+    store_predictions,
+    validate,
+)
 from retrain_assets.spec.model import METRICS, ModelSpec
 
 if TYPE_CHECKING:
@@ -52,6 +58,8 @@ class Candidate:
         earlier_uses: other candidates that were compared with a champion on the same holdout before.
         measured: size_bytes of the model's files and, where `gate.budgets` asks, p95 of the
             milliseconds to predict one row (row_ms) and 1,000 rows (batch_ms).
+        validation: what a fresh process made of the registered version; None in the documents of
+            releases that did not ask.
     """
 
     model: str
@@ -74,6 +82,7 @@ class Candidate:
     notes: tuple[str, ...]
     measured: Mapping[str, float] = field(default_factory=dict)
     earlier_uses: int = 0
+    validation: Validation | None = None
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
@@ -84,7 +93,14 @@ class Candidate:
         """
         document = store.read_json(model, _DOCUMENT, partition)
         try:
-            return cls(**{**document, "notes": tuple(document["notes"])})
+            found = document.get("validation")
+            return cls(
+                **{
+                    **document,
+                    "notes": tuple(document["notes"]),
+                    "validation": None if found is None else Validation(**found),
+                }
+            )
         except (TypeError, KeyError) as error:
             raise TableError(
                 f"{model}: the stored candidate of {partition or 'the table'} has other fields than "
@@ -146,6 +162,8 @@ def build_candidate(
     _store_evidence(store, evidence, evaluation)
     # The champion's training rows are what drift will be measured against.
     store.write(spec.name, "reference", fingerprint, rows.train)
+    if found is None or not has_predictions(store, spec.name, fingerprint):
+        store_predictions(store, spec.name, fingerprint, model, rows.holdout)
     pictures = _pictures(spec, model, evaluation)
     scores = _values(evaluation, spec.metric)
     version = found or _register(
@@ -173,6 +191,7 @@ def build_candidate(
         notes=(*evaluation.notes, *(f"{key} is missing" for key in rows.missing)),
         measured=_measured(spec, model, rows.holdout),
         earlier_uses=_earlier_uses(spec, rows, fingerprint, store) if champion else 0,
+        validation=validate(version, store=store, registry=registry),
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures

@@ -40,6 +40,7 @@ from retrain_assets.promotion.intervals import (
     mcnemar,
     method_of,
 )
+from retrain_assets.promotion.validation import Validation
 from retrain_assets.spec.model import Gate
 from retrain_assets.training.metrics import Metric, get_metric, group_codes, predicted_labels
 
@@ -68,10 +69,11 @@ CRITERIA = (
     "size",
     "latency",
     "churn",
+    "infra_validation",
 )
 """Names of the criteria; every report has all of them, in this order."""
 
-_FORMAT = 2
+_FORMAT = 3
 _NOT_JUDGED = "not judged"
 _BLOCK = 1 << 22
 _FloatArray = NDArray[np.float64]
@@ -127,18 +129,18 @@ class GateReport:
 
     @classmethod
     def from_json(cls, text: str) -> "GateReport":
-        """Read what `to_json` wrote, now or in format 1, which had the criteria up to `beats_champion`.
+        """Read what `to_json` wrote, now or in formats 1 and 2, which had fewer criteria.
 
         Raises:
             TrainingError: it is something else, or of another format version.
         """
         try:
             fields = json.loads(text)
-            written = fields.pop("format", None) if isinstance(fields, dict) else None
-            if written not in (1, _FORMAT):
-                raise ValueError(f"format must be 1 or {_FORMAT}")
+            written = fields.pop("format", 0) if isinstance(fields, dict) else 0
+            if written not in range(1, _FORMAT + 1):
+                raise ValueError(f"format must be 1 to {_FORMAT}")
             found = {c["name"]: Criterion(**c) for c in fields.pop("criteria")}
-            if written == 1:
+            if written < _FORMAT:
                 missing = "not asked when this report was written"
                 found |= {n: not_asked(n, missing) for n in CRITERIA if n not in found}
             if tuple(found) != CRITERIA:
@@ -167,6 +169,7 @@ def evaluate_gate(
     columns: Mapping[str, ArrayLike] | None = None,
     measured: Mapping[str, float] | None = None,
     earlier_uses: int = 0,
+    validation: Validation | Literal["not asked"] | None = "not asked",
 ) -> GateReport:
     """Judge a candidate on a holdout of n rows; the same arguments give the same report.
 
@@ -186,6 +189,8 @@ def evaluate_gate(
         columns: labels of the holdout rows by column, for `gate.slices` and `gate.group_gaps`.
         measured: `size_bytes`, `row_ms` and `batch_ms` of the candidate, for `gate.budgets`.
         earlier_uses: how many candidates were compared on this holdout before.
+        validation: what a fresh process made of the registered model; None where it should have been
+            asked and was not.
 
     Raises:
         TrainingError: the arrays do not fit each other or the metric, a column that the gate needs
@@ -196,7 +201,9 @@ def evaluate_gate(
     _check_shapes(measure, truth, scores, groups, units)
     finite_ = _finite_scores(scores)
     if not finite_.passed:
-        return _report_without_scores(measure, truth, groups, finite_, gate, measured or {})
+        return _report_without_scores(
+            measure, truth, groups, finite_, gate, measured or {}, _infra_validation(validation)
+        )
     sample = _Sample.of(measure, truth, scores, groups, units)
     enough = _enough_rows(sample, gate)
     alpha = spent_alpha(gate, earlier_uses)
@@ -228,6 +235,7 @@ def evaluate_gate(
         further.size(gate.budgets, measured or {}),
         further.latency(gate.budgets, measured or {}),
         further.churn(gate, measure, truth, scores, groups),
+        _infra_validation(validation),
     )
     return _report(sample, criteria, intervals.get("champion"), alpha)
 
@@ -444,6 +452,7 @@ def _report_without_scores(
     finite_: Criterion,
     gate: Gate,
     measured: Mapping[str, float],
+    infra_validation: Criterion,
 ) -> GateReport:
     n = metric.n_units(truth, groups=groups)
     asked = {
@@ -457,6 +466,7 @@ def _report_without_scores(
         "finite_scores": finite_,
         "size": further.size(gate.budgets, measured),
         "latency": further.latency(gate.budgets, measured),
+        "infra_validation": infra_validation,
     }
     criteria = tuple(
         known.get(name)
@@ -468,6 +478,12 @@ def _report_without_scores(
         for name in CRITERIA
     )
     return _verdict(metric, n, criteria, math.nan)
+
+
+def _infra_validation(validation: Validation | Literal["not asked"] | None) -> Criterion:
+    if validation == "not asked":
+        return not_asked("infra_validation")
+    return further.infra_validation(validation)
 
 
 def _unjudged(name: str, asked: bool) -> Criterion:
