@@ -67,6 +67,8 @@ def _print_json(document: Any) -> None:
 def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
     """Check spec files: all problems at once, each with its line and what to do.
 
+    Warnings are about valid specs and do not change the exit code.
+
     PATHS are files or folders; by default the folder of --specs.
 
     \b
@@ -76,19 +78,20 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
-    from retrain_assets.spec.loading import load_specs
+    from retrain_assets.spec.loading import advice, load_specs
 
     try:
         found = load_specs(list(paths) or [specs])
     except SpecError as error:
         _fail(str(error))
     problems = found.problems
+    warnings = [warning for loaded in found.models.values() for warning in advice(loaded)]
     if as_json:
-        rows = [
-            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems
-        ]
-        _print_json({"valid": sorted(found.models), "problems": rows})
+        rows, warned = ([vars(p) for p in each] for each in (problems, warnings))
+        _print_json({"valid": sorted(found.models), "problems": rows, "warnings": warned})
     else:
+        for warning in warnings:
+            click.echo(f"{click.style('warning', fg='yellow')} {warning.file} {warning}")
         if problems:
             click.echo(str(SpecError(problems)))
         count = len(found.models)

@@ -30,12 +30,14 @@ from retrain_assets.errors import TrainingError
 from retrain_assets.promotion import criteria as further
 from retrain_assets.promotion.criteria import Criterion, finite, not_asked
 from retrain_assets.promotion.intervals import (
+    FEW_CLUSTERS,
     MIN_CLUSTERS,
     POWER,
     GainInterval,
     bootstrap,
     delong,
     detectable,
+    jackknife,
     linear,
     mcnemar,
     method_of,
@@ -325,11 +327,18 @@ class _Sample:
     def intervals(self, gate: Gate, alpha: float, seed: int) -> dict[str, GainInterval]:
         """The candidate's gain over each rival: over the champion at `alpha`, else as asked."""
         method = method_of(self.metric.name)
+        few = self.codes is not None and self.drawn < FEW_CLUSTERS
         alphas = dict.fromkeys(self.rivals, 1 - gate.confidence)
         if "champion" in alphas:
             alphas["champion"] = alpha
         if method == "mcnemar" and self.codes is None:
             return {rival: self._mcnemar(rival, level) for rival, level in alphas.items()}
+        if few:
+            left_out = self._left_out()
+            return {
+                rival: jackknife(self.gain(rival), left_out[rival], level)
+                for rival, level in alphas.items()
+            }
         influence = {
             name: self.metric.influence(self.truth, score, groups=self.groups)
             for name, score in self.scores.items()
@@ -356,6 +365,18 @@ class _Sample:
             for who in ("candidate", rival)
         )
         return mcnemar(int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), self.n, alpha)
+
+    def _left_out(self) -> dict[str, _FloatArray]:
+        """The candidate's gain over each rival without each of the clusters, shape (clusters,)."""
+        assert self.codes is not None
+        weights = (np.arange(self.drawn)[:, None] != self.codes).astype(np.float64)
+        values = {
+            name: self.metric.resampled(self.truth, score, weights, groups=self.groups)
+            for name, score in self.scores.items()
+        }
+        return {
+            rival: self.metric.gain(values["candidate"], values[rival]) for rival in self.rivals
+        }
 
     def _resampled(self, gate: Gate, seed: int) -> dict[str, _FloatArray]:
         """The candidate's gain over each rival in each resample, shape (resamples,); nan possible.

@@ -64,14 +64,17 @@ def stored(store: TableStore, candidate: Candidate, days: int) -> None:
     store.write_json("churn", "candidate_model", candidate.partition, asdict(candidate))
 
 
-@pytest.mark.parametrize(("days", "drawn"), [(14, 14), (9, N)])
-def test_days_are_clusters_where_there_are_at_least_ten(
-    store: TableStore, days: int, drawn: int
+@pytest.mark.parametrize(
+    ("days", "drawn", "method"),
+    [(14, 14, "cluster-robust t"), (9, 9, "jackknife"), (4, 4, "jackknife"), (3, N, "delong")],
+)
+def test_days_are_clusters_where_there_are_at_least_four(
+    store: TableStore, days: int, drawn: int, method: str
 ) -> None:
     stored(store, CANDIDATE, days)
     _, report, _ = judge(spec_with(), CANDIDATE.partition, store=store)
     assert report.criterion("enough_rows").numbers["drawn"] == drawn
-    assert report.method == ("cluster-robust t" if drawn == days else "delong")
+    assert report.method == method
     assert report.decision == "promote"
 
 
