@@ -16,6 +16,7 @@ from retrain_assets.drift.command import drift, profile
 if TYPE_CHECKING:
     from retrain_assets.fleet.status import StatusRow
     from retrain_assets.orchestration.platform import Platform
+    from retrain_assets.promotion.ledger import GuardOutcome
 
 __all__ = ["main"]
 
@@ -209,7 +210,7 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
 @_SPECS
 @_JSON
 def history(model: str, specs: Path, as_json: bool) -> None:
-    """Show every promotion and rollback of MODEL, newest first.
+    """Show every promotion and rollback of MODEL, newest first, and what each promotion has brought.
 
     \b
     Examples:
@@ -219,7 +220,9 @@ def history(model: str, specs: Path, as_json: bool) -> None:
     from retrain_assets.errors import RetrainError
 
     try:
-        rows = _platform().ledger.history(model)[::-1]
+        ledger = _platform().ledger
+        rows = ledger.history(model)[::-1]
+        realised = {outcome.sequence: outcome for outcome in ledger.outcomes(model)}
         if not rows:
             _check_model(model, specs)
     except RetrainError as error:
@@ -227,7 +230,11 @@ def history(model: str, specs: Path, as_json: bool) -> None:
     if as_json:
         keys = ("sequence", "kind", "version", "partition", "metric", "value", "actor", "reason")
         document = [
-            {**{key: getattr(row, key) for key in keys}, "at": row.promoted_at.isoformat()}
+            {
+                **{key: getattr(row, key) for key in keys},
+                "at": row.promoted_at.isoformat(),
+                "realised": _realised(realised.get(row.sequence)),
+            }
             for row in rows
         ]
         _print_json({"model": model, "promotions": document})
@@ -241,6 +248,15 @@ def history(model: str, specs: Path, as_json: bool) -> None:
             f"{row.sequence:>4}  {at}  {row.kind:<9}  v{row.version}{partition}  by {row.actor}"
         )
         click.echo(f"      {row.reason}")
+        if outcome := realised.get(row.sequence):
+            click.echo(f"      {outcome.sentence}")
+
+
+def _realised(outcome: "GuardOutcome | None") -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    keys = ("expected_gain", "gain", "gain_low", "gain_high", "partitions", "rows", "verdict")
+    return {key: getattr(outcome, key) for key in (*keys, "through_partition")}
 
 
 @main.command()

@@ -12,7 +12,7 @@
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
-        └── RolledBack       a person has rolled this very version back
+        └── RolledBack       this very version was rolled back, by a person or by the guard
 
 Messages name the subject, the rule, the value and the remedy. A message never contains the value of
 an environment variable.
@@ -130,4 +130,4 @@ class ChampionChanged(LedgerError):
 
 
 class RolledBack(LedgerError):
-    """The version was champion and a person rolled it back: it does not come back by itself."""
+    """The version was champion and was rolled back: it does not come back by itself."""

@@ -9,7 +9,15 @@ from typing import Literal
 __all__ = ["Kind", "Message"]
 
 Kind = Literal[
-    "run_failed", "contract", "rejected", "drift", "stale", "broken_spec", "promoted", "rolled_back"
+    "run_failed",
+    "contract",
+    "rejected",
+    "drift",
+    "stale",
+    "broken_spec",
+    "promoted",
+    "rolled_back",
+    "guard",
 ]
 
 

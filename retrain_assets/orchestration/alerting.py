@@ -13,7 +13,7 @@ __all__ = ["alert"]
 def alert(
     context: dg.AssetExecutionContext,
     spec: ModelSpec,
-    kind: Literal["drift", "rejected"],
+    kind: Literal["drift", "guard", "rejected"],
     title: str,
     body: str,
 ) -> None:

@@ -30,7 +30,14 @@ from retrain_assets.spec.model import ModelSpec
 if TYPE_CHECKING:
     from retrain_assets.data.ingest import Ingested
 
-__all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
+__all__ = [
+    "candidate_model",
+    "drift_report",
+    "features",
+    "guard_report",
+    "promoted_model",
+    "raw_data",
+]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
 _FINAL = (ChampionChanged, RolledBack)
@@ -195,6 +202,46 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         )
 
     return drift_report
+
+
+def guard_report(spec: ModelSpec) -> Callable[..., Any]:
+    """Compare a promoted model with the one it replaced, while labels of the first partitions come."""
+
+    def guard_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.promotion.guard import guard, mark_told
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = guard(
+                spec,
+                store=features.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                existing=features.existing(),
+            )
+            if found is None:
+                context.log.info("no promotion is in its guard period")
+                return
+            if found.worse is not None and not found.told:
+                promoted, before = found.pair.promotion.version, found.pair.predecessor.version
+                done = f"v{before} is champion again." if found.rollback else (
+                    f"v{promoted} stays champion; `retrain rollback {spec.name} --to {before} "
+                    "--reason ...` puts the model before it back."
+                )  # fmt: skip
+                alert(context, spec, "guard", f"{spec.name}: v{promoted} is worse than v{before}",
+                      f"{found.sentence}\n\n{done}")  # fmt: skip
+                mark_told(features.store, found)
+        for partition in _partitions(context):
+            _describe(context, partition, metadata.guard_metadata(found))
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=found.worse is None, check_name="no_loss", description=found.sentence
+                )
+            ]
+        )
+
+    return guard_report
 
 
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:

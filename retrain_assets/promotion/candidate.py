@@ -52,6 +52,8 @@ class Candidate:
         champion_saw_holdout: whether that champion was trained on part of the holdout.
         scores: the gate's metric on the holdout, of `candidate`, `champion` and each baseline.
         train_until: the last partition (or time, or row) that the model was trained on.
+        holdout_until: the last partition of the holdout; empty without partitions, and in the
+            documents of releases that did not keep it.
         evidence: path of the holdout's truth and scores, relative to the store.
         reused: the version existed before this run.
         notes: what a reader of the numbers must know.
@@ -83,6 +85,7 @@ class Candidate:
     measured: Mapping[str, float] = field(default_factory=dict)
     earlier_uses: int = 0
     validation: Validation | None = None
+    holdout_until: str = ""
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
@@ -120,6 +123,7 @@ class _Rows:
     holdout_name: str
     train_until: str
     holdout_from: str
+    holdout_until: str
     fingerprints: Mapping[str, str]
     missing: tuple[str, ...]
 
@@ -192,6 +196,7 @@ def build_candidate(
         measured=_measured(spec, model, rows.holdout),
         earlier_uses=_earlier_uses(spec, rows, fingerprint, store) if champion else 0,
         validation=validate(version, store=store, registry=registry),
+        holdout_until=rows.holdout_until,
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
@@ -239,6 +244,7 @@ def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
         holdout_name=_span(plan.holdout_keys),
         train_until=plan.train_keys[-1],
         holdout_from=plan.holdout_keys[0],
+        holdout_until=plan.holdout_keys[-1],
         fingerprints=store.fingerprints(spec.name, "features", list(plan.keys)),
         missing=plan.missing_keys,
     )
@@ -274,6 +280,7 @@ def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
         holdout_name=f"from {since}",
         train_until=until,
         holdout_from=since,
+        holdout_until="",
         fingerprints=store.fingerprints(spec.name, "features", [None]),
         missing=(),
     )

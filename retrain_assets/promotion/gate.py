@@ -54,6 +54,7 @@ __all__ = [
     "gate_markdown",
     "gate_sentence",
     "nested",
+    "paired_gain",
     "spent_alpha",
 ]
 
@@ -240,6 +241,41 @@ def evaluate_gate(
         _infra_validation(validation),
     )
     return _report(sample, criteria, intervals.get("champion"), alpha)
+
+
+def paired_gain(
+    *,
+    y_true: ArrayLike,
+    scores: Mapping[str, np.ndarray[Any, Any]],
+    groups: ArrayLike | None,
+    units: ArrayLike,
+    gate: Gate,
+    metric: str,
+    seed: int,
+    alpha: float,
+) -> GainInterval:
+    """The gain of `candidate` over `champion` with bounds at `alpha`, as the gate computes it.
+
+    Args:
+        y_true, scores, groups, metric, seed: as in `evaluate_gate`; scores of these two.
+        units: label of each row; rows with equal labels are one cluster.
+        gate: `resamples` and `min_rows`, below which there are no bounds.
+        alpha: 1 - confidence of each bound.
+
+    Raises:
+        TrainingError: as `evaluate_gate`.
+    """
+    measure = get_metric(metric)
+    truth = np.asarray(y_true)
+    _check_shapes(measure, truth, scores, groups, units)
+    sample = _Sample.of(measure, truth, scores, groups, units)
+    enough = _enough_rows(sample, gate)
+    if enough.passed is None:
+        nan = math.nan
+        return GainInterval(
+            sample.gain("champion"), None, None, nan, nan, "", sample.drawn, enough.summary
+        )
+    return sample.intervals(gate, alpha, seed)["champion"]
 
 
 def spent_alpha(gate: Gate, earlier_uses: int) -> float:

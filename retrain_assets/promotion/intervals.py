@@ -46,6 +46,7 @@ __all__ = [
     "POWER",
     "GainInterval",
     "Method",
+    "block_length",
     "bootstrap",
     "delong",
     "detectable",
@@ -365,6 +366,12 @@ def detectable(interval: GainInterval, alpha: float, power: float = POWER) -> fl
     return quantiles * interval.se
 
 
+def block_length(partitions: int) -> int:
+    """Successive partitions that are one cluster, of `partitions` in all (see `time_blocks`)."""
+    # 1e-9: the cube root of 64 must count as 4.
+    return max(1, min(math.floor(3 * math.pow(partitions, 1 / 3) + 1e-9), partitions // 12))
+
+
 def time_blocks(partitions: ArrayLike) -> IntArray | None:
     """Cluster of each row from its partition, in time order; None with too few partitions.
 
@@ -389,8 +396,7 @@ def time_blocks(partitions: ArrayLike) -> IntArray | None:
     count = len(keys)
     if count < MIN_CLUSTERS:
         return None
-    # 1e-9: the cube root of 64 must count as 4.
-    length = max(1, min(math.floor(3 * count ** (1 / 3) + 1e-9), count // 12))
+    length = block_length(count)
     blocks = -(-count // length)
     if count % length and blocks > 1:  # a short last block joins the one before
         blocks -= 1

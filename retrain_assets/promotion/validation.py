@@ -25,6 +25,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from retrain_assets.training.evaluation import score_array
+
 if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
     from retrain_assets.promotion.registry import MlflowRegistry, ModelVersion
@@ -136,7 +138,7 @@ def validate(
     import pyarrow.parquet as pq
 
     table = store.read(version.model, _TABLE, [version.fingerprint])
-    stored = _array(table[_PREDICTION])
+    stored = score_array(table[_PREDICTION])
     with (
         registry.files(version) as folder,
         tempfile.TemporaryDirectory(prefix="retrain_fresh_") as own,
@@ -188,10 +190,3 @@ def _compare(stored: NDArray[np.float64], predicted: NDArray[Any]) -> tuple[str,
         f"predicts {count} of {stored.size} values differently from when it was trained, by up to "
         f"{largest:.3g}"
     ), largest
-
-
-def _array(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    if not pa.types.is_fixed_size_list(column.type):
-        return np.asarray(column.to_numpy())
-    flat = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
-    return np.asarray(flat.reshape(-1, column.type.list_size))
