@@ -94,6 +94,23 @@ class Guarded:
         return next((look for look in self.outcomes if look.verdict == "worse"), None)
 
     @property
+    def title(self) -> str:
+        """What is to be told of a worse model."""
+        promoted, before = self.pair.promotion, self.pair.predecessor
+        return f"{promoted.model}: v{promoted.version} is worse than v{before.version}"
+
+    @property
+    def remedy(self) -> str:
+        """What was done about a worse model, or can be."""
+        promoted, before = self.pair.promotion, self.pair.predecessor
+        if self.rollback is not None:
+            return f"v{before.version} is champion again."
+        return (
+            f"v{promoted.version} was not rolled back; `retrain rollback {promoted.model} "
+            f"--to {before.version} --reason ...` puts the model before it back."
+        )
+
+    @property
     def sentence(self) -> str:
         """The state in one line."""
         pair = self.pair
