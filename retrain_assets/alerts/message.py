@@ -12,6 +12,9 @@ Kind = Literal[
     "run_failed",
     "contract",
     "rejected",
+    "approval",
+    "aliases",
+    "champion_lost",
     "drift",
     "stale",
     "broken_spec",
@@ -42,7 +45,7 @@ class Message:
     @property
     def severity(self) -> Literal["failure", "warning", "success"]:
         """How urgent it looks where the receiving service can show that."""
-        if self.kind in ("run_failed", "contract", "broken_spec"):
+        if self.kind in ("run_failed", "contract", "broken_spec", "champion_lost"):
             return "failure"
         return "success" if self.kind == "promoted" else "warning"
 

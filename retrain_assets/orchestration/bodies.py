@@ -13,6 +13,7 @@ import dagster as dg
 from retrain_assets.errors import (
     ChampionChanged,
     ContractError,
+    Declined,
     FeatureError,
     LedgerError,
     RegistryError,
@@ -21,7 +22,7 @@ from retrain_assets.errors import (
     SourceError,
 )
 from retrain_assets.orchestration import metadata
-from retrain_assets.orchestration.alerting import alert
+from retrain_assets.orchestration.alerting import alert, repair_message, send_logged
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
 from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
-_FINAL = (ChampionChanged, RolledBack)
+_FINAL = (ChampionChanged, RolledBack, Declined)
 _RETRIES, _RETRY_SECONDS = 2, 5
 
 
@@ -96,6 +97,20 @@ def _record_good(context: dg.AssetExecutionContext, done: "Sequence[Ingested]") 
                 metadata=metadata.table_metadata(item),
             )
         )
+
+
+def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
+    """Before a run relies on the champion: make the registry follow the ledger, and say so."""
+    from retrain_assets.promotion.reconcile import reconcile
+
+    platform: Platform = context.resources.platform
+    url = f"{platform.settings.dagster_url}/runs/{context.run.run_id}"
+    for repair in reconcile([spec.name], registry=platform.registry, ledger=platform.ledger):
+        context.log.warning(f"{spec.name}: {repair.text}")
+        message = repair_message(repair, url)
+        # What cannot be mended is told by the sensor, once.
+        if message is not None and repair.kind not in ("no_previous", "unresolved"):
+            send_logged(message, spec, context.log)
 
 
 def raw_data(spec: ModelSpec) -> Callable[..., Any]:
@@ -249,6 +264,8 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
+        with _readable_failures(context):
+            _follow_ledger(context, spec)
         with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
             candidate, pictures = build_candidate(
                 spec,
@@ -266,7 +283,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
-    """Judge the candidate from its stored evidence; promote a winner, else alert and fail."""
+    """Judge the candidate from its stored evidence; promote a winner or ask, else alert and fail."""
 
     def promoted_model(context: dg.AssetExecutionContext) -> Iterator[Any]:
         from retrain_assets.promotion.promote import judge_and_promote
@@ -274,6 +291,7 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            _follow_ledger(context, spec)
             outcome = judge_and_promote(
                 spec,
                 partition,
@@ -296,6 +314,12 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
             yield dg.MaterializeResult(
                 metadata={"model_version": outcome.promotion.version, **values}
             )
+            return
+        if outcome.review is not None:
+            waits = metadata.approval_text(outcome.review)
+            context.log.info(f"{outcome.sentence}; waits for approval:\n{waits}")
+            alert(context, spec, "approval", f"{spec.name}: v{outcome.review.version} awaits approval",
+                  f"{outcome.sentence}\n\n{values['gate'].value}\n\n{waits}")  # fmt: skip
             return
         decision = outcome.report.decision
         verdict = "rejected" if decision == "reject" else "could not be judged"

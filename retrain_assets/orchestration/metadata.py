@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
     from retrain_assets.promotion.guard import Guarded
+    from retrain_assets.promotion.reviews import Review
 
 __all__ = [
+    "approval_text",
     "candidate_metadata",
     "drift_metadata",
     "gate_metadata",
@@ -144,3 +146,12 @@ def guard_metadata(found: "Guarded") -> dict[str, Any]:
         **({"rolled_back_to": found.rollback.version} if found.rollback else {}),
         "guard": dg.MetadataValue.md("\n".join([found.sentence, "", *lines])),
     }
+
+
+def approval_text(review: "Review") -> str:
+    """How a person decides about what waits, as Markdown; `change_champion` is the job for it."""
+    return (
+        f'`retrain promote {review.model} {review.version} --reason "..."` or '
+        f'`retrain reject {review.model} {review.version} --reason "..."`; in the Dagster UI, the '
+        "job `change_champion`"
+    )

@@ -1,4 +1,4 @@
-"""What fires by itself: new partitions, drift, age, failed runs. One sensor per kind, for all models.
+"""What fires by itself: new partitions, drift, age, lost champions, failed runs. One sensor per kind, for all models.
 
 https://docs.dagster.io/guides/automate/sensors
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from retrain_assets.orchestration.alerting import repair_message, send_logged
 from retrain_assets.orchestration.keys import (
     Tag,
     asset_key,
@@ -36,6 +37,7 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
+_RECONCILE_SECONDS = 60
 _RETRY_AFTER_SECONDS = (60, 600, 3600)
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
@@ -88,7 +90,17 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def failure_alerts(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         return _failure(context, specs, settings)
 
-    return [arrivals, drift_sensor, freshness_sensor, failure_alerts]
+    @dg.sensor(
+        name="champion_sensor",
+        description=_champions.__doc__,
+        minimum_interval_seconds=max(settings.sensor_interval_seconds, _RECONCILE_SECONDS),
+        default_status=status,
+        required_resource_keys={"platform"},
+    )
+    def champion_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return _champions(context, specs)
+
+    return [arrivals, drift_sensor, freshness_sensor, champion_sensor, failure_alerts]
 
 
 # ---------------------------------------------------------------------------------- arrivals
@@ -371,6 +383,8 @@ def _freshness(
         if len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
         moment = features.partition or _content(state)
+        if state.vacancy is not None:  # the first champion of this data was asked for before
+            moment += f"|after {state.vacancy.sequence}"
         decision, request = retrain_request(
             context.instance,
             state,
@@ -468,6 +482,42 @@ def retrain_request(
         partition_key=partition,
         tags=tags,
     )
+
+
+# ------------------------------------------------------------------- the registry follows the ledger
+
+
+def _champions(
+    context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
+) -> dg.SkipReason:
+    """Makes the aliases of the model registry follow the ledger of promotions, where somebody moved
+    or deleted an alias, a version or a model by hand; says what it did, once. While the registry
+    cannot be reached nothing is changed. Requests no runs."""
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.promotion.reconcile import reconcile
+
+    platform: Platform = context.resources.platform
+    told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    settled = [event for event, kind in told.items() if kind in ("no_previous", "known")]
+    try:
+        repairs = reconcile(
+            list(specs), registry=platform.registry, ledger=platform.ledger, settled=settled
+        )
+    except RetrainError as error:
+        context.log.error(str(error))
+        return dg.SkipReason(f"nothing was changed: {error}")
+    for repair in repairs:
+        message = repair_message(repair, platform.settings.dagster_url)
+        if message is not None and repair.event not in told:
+            context.log.warning(f"{repair.model}: {repair.text}")
+            send_logged(message, specs[repair.model], context.log)
+    # Only what could not be mended: what was, and is done again, is told again.
+    lasting = {"no_previous", "known", "unresolved"}
+    context.update_cursor(
+        json.dumps({repair.event: repair.kind for repair in repairs if repair.kind in lasting})
+    )
+    new = [f"{repair.model}: {repair.text}" for repair in repairs if repair.text]
+    return dg.SkipReason(_first_few(new) or "the registry says what the ledger says")
 
 
 # ------------------------------------------------------------------------------- failed runs

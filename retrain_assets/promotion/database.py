@@ -4,16 +4,16 @@ Belongs here: how the database is reached. Does not: its tables (`tables`), how 
 (`migrations`), what is read and written (`ledger`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import LedgerError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Table
 
-__all__ = ["Database"]
+__all__ = ["Database", "LostRace", "insert_row"]
 
 _CONNECT_SECONDS = 5
 _BUSY_SECONDS = 30
@@ -68,6 +68,20 @@ class Database:
         if self._engine is None:
             self._engine = _engine(self._url)
         return self._engine
+
+
+class LostRace(Exception):
+    """Another writer inserted the same sequence first; never leaves `promotion`."""
+
+
+def insert_row(connection: "Connection", table: "Table", values: Mapping[str, Any]) -> None:
+    """Insert one row; LostRace where its unique key is taken."""
+    import sqlalchemy as sa
+
+    try:
+        connection.execute(sa.insert(table).values(**values))
+    except sa.exc.IntegrityError:
+        raise LostRace from None
 
 
 def _engine(url: str) -> "Engine":

@@ -38,20 +38,21 @@ def roll_back(
         because: evidence for the record.
 
     Returns:
-        (the champion before, the champion now); the same row twice where there was nothing to do.
+        (the newest row before, the champion now); the same row twice where there was nothing to do.
 
     Raises:
         ChampionChanged: the champion is neither the expected version nor the target.
         LedgerError: there is no such earlier champion, or the champion changed meanwhile.
-        RegistryError: the earlier version does not load any more; nothing was changed.
+        RegistryError: the earlier version does not load, or predicts something else; nothing was
+            changed.
     """
     past = ledger.history(model)[::-1]
     target = rollback_target(model, past, to_version)
-    registry.load(model, target.version)
+    registry.load_verified(model, target.version, run_id=target.run_id)
     now = ledger.roll_back(
         model,
         to_version=target.version,
-        expected_champion=expected_champion or past[0].version,
+        expected_champion=expected_champion or (None if past[0].is_vacancy else past[0].version),
         actor=actor,
         reason=reason,
         because=because,

@@ -572,6 +572,12 @@ class Gate(_Frozen):
     guard: Guard | None = Field(
         None, description="Watching a promoted model for a while after its promotion."
     )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description=(
+            "Whether a candidate that passes is promoted at once, or waits for `retrain promote`."
+        ),
+    )
     on_reject: Literal["fail", "keep"] = Field(
         "fail", description="Whether a rejection fails the run or ends it green; both alert."
     )

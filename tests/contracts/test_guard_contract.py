@@ -85,11 +85,15 @@ class Place:
         )
         return self.spec
 
+    def entry(self, version: str, partition: str) -> Candidate:
+        run_id = self.registry.version("churn", version).run_id
+        return Candidate("churn", version, run_id, f"f{version}", partition, "roc_auc", 0.8)
+
     def promote(self, version: str, until: int, *, holdout: int | None = None) -> Promotion:
         """Make a version champion that was judged on days up to `until`."""
         champion = self.ledger.champion("churn")
         return self.ledger.promote(
-            Candidate("churn", version, f"r{version}", f"f{version}", day(until), "roc_auc", 0.8),
+            self.entry(version, day(until)),
             expected_champion=champion.version if champion else None,
             actor="test",
             reason="it won",
@@ -376,7 +380,7 @@ def test_a_promotion_of_a_release_before_the_guard_is_guarded_from_its_partition
 ) -> None:
     place.promote("1", 4)
     place.ledger.promote(
-        Candidate("churn", "2", "r2", "f2", day(9), "roc_auc", 0.8),
+        place.entry("2", day(9)),
         expected_champion="1", actor="test", reason="it won", evidence={"gate": {"gain": None}},
     )  # fmt: skip
     pair = guarded_pair(place.ledger.history("churn"))

@@ -94,7 +94,7 @@ def registry(uri: str) -> MlflowRegistry:
 
 @pytest.fixture(scope="module")
 def client(uri: str, registry: MlflowRegistry) -> MlflowClient:
-    registry.champions()
+    registry.all_aliases()
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -134,7 +134,7 @@ def test_a_model_that_was_never_logged_has_no_version_and_no_alias(
 ) -> None:
     assert registry.find(model, "f1") is None
     assert registry.aliases(model) == {}
-    assert model not in registry.champions()
+    assert model not in registry.all_aliases()
 
 
 def test_a_logged_candidate_is_found_again_and_carries_what_people_look_for(
@@ -319,7 +319,7 @@ def test_two_callers_at_once_get_the_same_single_version(
 
     def call() -> ModelVersion:
         mine = MlflowRegistry(uri)
-        mine.champions()
+        mine.all_aliases()
         barrier.wait()
         return mine.log_candidate(model, "f1", **trained.arguments())
 
@@ -347,7 +347,7 @@ def test_aliases_follow_the_ledger_and_say_what_changed(
         f"{model}: alias previous none -> v1",
     ]
     assert registry.aliases(model) == {"candidate": "3", "champion": "3", "previous": "1"}
-    assert registry.champions()[model] == "3"
+    assert registry.all_aliases()[model] == registry.aliases(model)
     assert registry.project(model, "1", None) == [
         f"{model}: alias champion v3 -> v1",
         f"{model}: alias previous v1 -> none",

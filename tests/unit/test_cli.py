@@ -17,7 +17,7 @@ from retrain_assets.spec.loading import parse_spec
 from retrain_assets.spec.schema import json_schema, template
 
 ROOT = Path(__file__).parents[2]
-WRITING = {"new", "schema", "rollback", "profile"}
+WRITING = {"new", "schema", "rollback", "promote", "reject", "profile"}
 GOOD = template("churn")
 BROKEN = GOOD.replace("task: binary", "task: binry")
 
