@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from retrain_assets.fleet.status import StatusRow
     from retrain_assets.orchestration.platform import Platform
-    from retrain_assets.promotion.ledger import Promotion
+    from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
 
 __all__ = ["main"]
@@ -73,6 +73,8 @@ def _print_json(document: Any) -> None:
 def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
     """Check spec files: all problems at once, each with its line and what to do.
 
+    Warnings are about valid specs and do not change the exit code.
+
     PATHS are files or folders; by default the folder of --specs.
 
     \b
@@ -82,19 +84,20 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
-    from retrain_assets.spec.loading import load_specs
+    from retrain_assets.spec.loading import advice, load_specs
 
     try:
         found = load_specs(list(paths) or [specs])
     except SpecError as error:
         _fail(str(error))
     problems = found.problems
+    warnings = [warning for loaded in found.models.values() for warning in advice(loaded)]
     if as_json:
-        rows = [
-            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems
-        ]
-        _print_json({"valid": sorted(found.models), "problems": rows})
+        rows, warned = ([vars(p) for p in each] for each in (problems, warnings))
+        _print_json({"valid": sorted(found.models), "problems": rows, "warnings": warned})
     else:
+        for warning in warnings:
+            click.echo(f"{click.style('warning', fg='yellow')} {warning.file} {warning}")
         if problems:
             click.echo(str(SpecError(problems)))
         count = len(found.models)
@@ -212,7 +215,7 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
 @_SPECS
 @_JSON
 def history(model: str, specs: Path, as_json: bool) -> None:
-    """Show every promotion, rollback and review of MODEL, newest first.
+    """Show every promotion, rollback and review of MODEL, newest first, and what promotions brought.
 
     \b
     Examples:
@@ -220,12 +223,14 @@ def history(model: str, specs: Path, as_json: bool) -> None:
       retrain history flight_delay --json | jq '.promotions[0].reason'
     """
     from retrain_assets.errors import RetrainError
+    from retrain_assets.promotion.ledger import Promotion
     from retrain_assets.promotion.reviews import Reviews
 
     ledger = _platform().ledger
     try:
         rows = ledger.history(model)[::-1]
         reviews = Reviews(ledger).history(model)[::-1]
+        realised = {outcome.sequence: outcome for outcome in ledger.outcomes(model)}
         if not rows and not reviews:
             _check_model(model, specs)
     except RetrainError as error:
@@ -233,7 +238,10 @@ def history(model: str, specs: Path, as_json: bool) -> None:
     if as_json:
         document = {
             "model": model,
-            "promotions": [_entry(row, row.promoted_at) for row in rows],
+            "promotions": [
+                {**_entry(row, row.promoted_at), "realised": _realised(realised.get(row.sequence))}
+                for row in rows
+            ],
             "reviews": [_entry(row, row.reviewed_at) for row in reviews],
         }
         _print_json(document)
@@ -248,6 +256,15 @@ def history(model: str, specs: Path, as_json: bool) -> None:
         what = f"{row.kind:<9}  v{row.version}{f' ({row.partition})' if row.partition else ''}"
         click.echo(f"{number}  {at:%Y-%m-%d %H:%M:%S}  {what}  by {row.actor}")
         click.echo(f"      {row.reason}")
+        if isinstance(row, Promotion) and row.sequence in realised:
+            click.echo(f"      {realised[row.sequence].sentence}")
+
+
+def _realised(outcome: "GuardOutcome | None") -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    keys = ("expected_gain", "gain", "gain_low", "gain_high", "partitions", "rows", "verdict")
+    return {key: getattr(outcome, key) for key in (*keys, "through_partition")}
 
 
 def _entry(row: "Promotion | Review", at: "datetime") -> dict[str, Any]:

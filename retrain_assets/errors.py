@@ -12,7 +12,7 @@
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
-        ├── RolledBack       a person has rolled this very version back
+        ├── RolledBack       this very version was rolled back, by a person or by the guard
         ├── Declined         a person has rejected this very candidate
         └── NotAwaiting      the version does not wait for approval (any more)
 
@@ -134,7 +134,7 @@ class ChampionChanged(LedgerError):
 
 
 class RolledBack(LedgerError):
-    """The version was champion and a person rolled it back: it does not come back by itself."""
+    """The version was champion and was rolled back: it does not come back by itself."""
 
 
 class Declined(LedgerError):

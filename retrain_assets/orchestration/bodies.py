@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import Promotion
     from retrain_assets.training.model import TabularModel
 
-__all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
+__all__ = [
+    "candidate_model",
+    "drift_report",
+    "features",
+    "guard_report",
+    "promoted_model",
+    "raw_data",
+]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
 _FINAL = (ChampionChanged, RolledBack, Declined)
@@ -246,6 +253,40 @@ def _champion_scores(
         return model().predict(table.select(known).to_pandas())
 
     return scores
+
+
+def guard_report(spec: ModelSpec) -> Callable[..., Any]:
+    """Compare a promoted model with the one it replaced, while labels of the first partitions come."""
+
+    def guard_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.promotion.guard import guard, mark_told
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = guard(
+                spec,
+                store=features.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                existing=features.existing(),
+            )
+            if found is None:  # no report, but Dagster wants a result of every check
+                text = "no promotion is in its guard period"
+                yield dg.AssetCheckResult(passed=True, check_name="no_loss", description=text)
+                return
+            if found.worse is not None and not found.told:
+                alert(context, spec, "guard", found.title, f"{found.sentence}\n\n{found.remedy}")
+                mark_told(features.store, found)
+        _describe(context, _partitions(context)[-1], metadata.guard_metadata(found))
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=found.worse is None, check_name="no_loss", description=found.sentence
+                )
+            ]
+        )
+
+    return guard_report
 
 
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:

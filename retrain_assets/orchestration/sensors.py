@@ -17,7 +17,14 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.alerting import repair_message, send_logged
-from retrain_assets.orchestration.keys import Tag, asset_key, asset_keys, monitor_keys, retrain_keys
+from retrain_assets.orchestration.keys import (
+    Tag,
+    asset_key,
+    asset_keys,
+    monitor_keys,
+    retrain_keys,
+    stages_of,
+)
 from retrain_assets.orchestration.observe import IN_PROGRESS, Latest, ModelState, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.policy import Decision, Trigger, decide
@@ -57,7 +64,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
         "minimum_interval_seconds": settings.sensor_interval_seconds,
         "default_status": status,
         "asset_selection": dg.AssetSelection.assets(
-            *(key for name in specs for key in asset_keys(name))
+            *(key for spec in specs.values() for key in asset_keys(spec.name, stages_of(spec)))
         ),
         "required_resource_keys": {"platform"},
     }
@@ -102,7 +109,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
 def _arrivals(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests the monitor run (raw_data, features, drift_report) for every partition that a source
+    """Requests the monitor run (raw_data, features, drift_report, guard_report) for every partition that a source
     has and that was not ingested. Models with the same new partitions share a run; a backlog of
     neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
     partition whose run failed is asked for again after 1, 10 and 60 minutes; a source that cannot be
@@ -129,7 +136,9 @@ def _arrivals(
                 continue
             for group in groups:
                 wanted.setdefault(group, []).append(name)
-        requests += [_monitor_request(group, names, members[0]) for group, names in wanted.items()]
+        for group, names in wanted.items():
+            chosen = [specs[name] for name in names]
+            requests.append(_monitor_request(group, chosen, members[0]))
     if not requests:
         return dg.SkipReason("; ".join(failures) or "no source has a new partition")
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
@@ -236,8 +245,13 @@ def _again(
     return groups, open_ | {key: (open_[key][0] + 1, now) for key in due}
 
 
-def _monitor_request(group: _Group, names: Sequence[str], queue: str) -> dg.RunRequest:
-    keys = group.keys
+def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> dg.RunRequest:
+    keys, names = group.keys, [spec.name for spec in specs]
+    selection = [
+        key
+        for spec in specs
+        for key in monitor_keys(spec.name, guarded=spec.gate.guard is not None)
+    ]
     unpartitioned = keys[0].startswith("version ")
     tags = {
         Tag.KIND: "monitor",
@@ -250,7 +264,7 @@ def _monitor_request(group: _Group, names: Sequence[str], queue: str) -> dg.RunR
         tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
     return dg.RunRequest(
         run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
-        asset_selection=[key for name in names for key in monitor_keys(name)],
+        asset_selection=selection,
         partition_key=keys[0] if len(keys) == 1 and not unpartitioned else None,
         tags=tags,
     )

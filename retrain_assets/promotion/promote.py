@@ -161,6 +161,7 @@ def judge(
         columns=evaluation.columns,
         measured=candidate.measured,
         earlier_uses=candidate.earlier_uses,
+        validation=candidate.validation,
     )
     sentence = gate_sentence(
         report,

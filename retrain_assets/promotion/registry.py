@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
@@ -225,6 +225,19 @@ class MlflowRegistry:
                         f"{name} v{number}: the files at {_public(location)} cannot be loaded: "
                         f"{error}; retrain, or restore the files"
                     ) from error
+
+    @contextmanager
+    def files(self, version: ModelVersion) -> Iterator[Path]:
+        """The MLflow model folder of a version as a local folder, while the block runs; never edit it.
+
+        Raises:
+            RegistryError: no such version, or its files cannot be fetched.
+        """
+        with ExitStack() as stack:
+            with self._speaking(f"fetching {version.model} v{version.version}") as client:
+                location = client.get_model_version_download_uri(version.model, version.version)
+                folder = stack.enter_context(self._fetched(location))
+            yield folder
 
     def load_verified(self, model: str, version: str, *, run_id: str) -> "TabularModel":
         """As `load`, and proof that it is the version meant and predicts what it did when stored.

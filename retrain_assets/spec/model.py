@@ -36,6 +36,7 @@ __all__ = [
     "FreshnessWindow",
     "Gate",
     "GroupGaps",
+    "Guard",
     "ModelSpec",
     "Multivariate",
     "Partitions",
@@ -516,6 +517,37 @@ class Budgets(_Frozen):
     )
 
 
+class Guard(_Frozen):
+    """Comparing a promoted model with the one it replaced, on rows that came after its holdout."""
+
+    partitions: int = Field(
+        7,
+        ge=4,
+        le=1000,
+        description="Partitions after the holdout on which the two are compared, as labels arrive.",
+    )
+    max_loss: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Loss against the replaced model, in the metric's unit, beyond which the promoted one "
+            "counts as worse."
+        ),
+    )
+    confidence: float | None = Field(
+        None,
+        gt=0.5,
+        lt=1,
+        description=(
+            "One-sided confidence with which that must be shown, over all looks of the guard period "
+            "together; by default gate.confidence."
+        ),
+    )
+    auto_rollback: bool = Field(
+        False, description="Whether a worse model is rolled back at once; an alert goes out anyway."
+    )
+
+
 class Gate(_Frozen):
     """What a candidate must show before it becomes champion."""
 
@@ -568,6 +600,9 @@ class Gate(_Frozen):
             "groups with another first row); regression: mean absolute change over the standard "
             "deviation of the champion's predictions."
         ),
+    )
+    guard: Guard | None = Field(
+        None, description="Watching a promoted model for a while after its promotion."
     )
     approval: Literal["auto", "manual"] = Field(
         "auto",
@@ -713,6 +748,8 @@ class ModelSpec(_Frozen):
         ]
         if train.label_delay:
             problems.append("train.label_delay: only with partitions")
+        if self.gate.guard is not None:
+            problems.append("gate.guard: only with partitions (it compares on those that follow)")
         if train.holdout >= 1:
             problems.append(
                 f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"
