@@ -560,7 +560,7 @@ class Retrain(_Frozen):
         """How many of them must hold."""
         if self.at_least is not None:
             return self.at_least
-        return len(self.conditions) if self.combine == "all" else 1
+        return max(len(self.conditions), 1) if self.combine == "all" else 1
 
     @model_validator(mode="after")
     def _possible(self) -> "Retrain":
