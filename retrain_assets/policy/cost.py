@@ -9,8 +9,9 @@ retrain when
 
     price per unit * ( max over s of [x_s + ... + x_now] + forecast of x_(now+1) )  >  price of retraining
 
-provided the loss is real: for some s, x_s + ... + x_now exceeds 2.33 of its standard errors (one-sided
-1%), to which the holdout's error counts in full for every partition, since it is shared by all of them.
+provided the loss is real: for some s, the sum of x_s to x_now over the partitions whose performance is
+known exceeds 2.33 of its standard errors (one-sided 1%), to which the holdout's error counts in full for
+every partition, since it is shared by all of them.
 
 What has been lost already is sunk; it stands for what will be lost. Waiting until the loss since the
 last retraining has reached the price of one is the break-even rule of renting or buying, which costs at
@@ -36,7 +37,6 @@ in the metric; partitions err independently, given the holdout.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, linear_regression
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,17 +101,23 @@ def staleness_cost(
         return None
     total = len(performance)
     line, trend = _line({t: loss for t, (loss, _, _) in known.items()}, total)
-    rows_of_one = fmean(size for _, _, size in known.values())
-    best, shown, loss, own, size = 0.0, False, 0.0, 0.0, 0.0
+    rows_of_one = _mean([rows for _, _, rows in known.values()])
+    most, running, shown = 0.0, 0.0, False
+    seen, noise, weights = 0.0, 0.0, 0.0
     # From now backwards: each turn is the sum since one more beginning.
     for t in reversed(range(total)):
-        x, se, rows = known.get(t, (line[t], 0.0, rows_of_one))
-        weight = _weight(cost, rows)
-        loss, own, size = loss + weight * x, own + (weight * se) ** 2, size + weight
-        best = max(best, loss)
-        shown = shown or loss > _STRENGTH * math.hypot(math.sqrt(own), size * expected.se)
+        if t not in known:  # counts as lost, but shows nothing
+            running += _weight(cost, rows_of_one) * line[t]
+        else:
+            loss, se, rows = known[t]
+            weight = _weight(cost, rows)
+            running += weight * loss
+            seen += weight * loss
+            noise, weights = math.hypot(noise, weight * se), weights + weight
+            shown = shown or seen > _STRENGTH * math.hypot(noise, weights * expected.se)
+        most = max(most, running)
     return Staleness(
-        lost=cost.per_unit_loss * best,
+        lost=cost.per_unit_loss * most,
         forecast=cost.per_unit_loss * max(_weight(cost, rows_of_one) * line[total], 0.0),
         trend=trend,
         shown=shown,
@@ -126,8 +132,13 @@ def _weight(cost: "Cost", rows: float) -> float:
 
 def _line(losses: Mapping[int, float], total: int) -> tuple[list[float], float]:
     """The fitted loss at 0, ..., total, and its slope."""
-    centre, mean = fmean(losses), fmean(losses.values())
+    centre, mean = _mean(list(losses)), _mean(list(losses.values()))
     slope = 0.0
     if len(losses) >= MIN_TREND:
-        slope = max(linear_regression(list(losses), list(losses.values())).slope, 0.0)
+        spread = sum((t - centre) ** 2 for t in losses)
+        slope = max(sum((t - centre) * loss for t, loss in losses.items()) / spread, 0.0)
     return [mean + slope * (t - centre) for t in range(total + 1)], slope
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -14,7 +14,9 @@ Guards, and whom they hold back:
 
     enough_data                        everybody
     in_flight, bad_data, budget        all but a person
-    new_data, cooldown, backoff        the first champion and the conditions
+    new_data, cooldown, backoff        the first champion and the conditions; where `change` fired,
+                                       new_data does not ask for any: the same data gives another
+                                       model
 
 Every decision is written to the ledger (table `decisions`): model, decided_at (UTC, wall clock),
 data_time (`now`), partition, action, trigger, reasons (JSON list), evidence (JSON of Evidence and
@@ -84,7 +86,7 @@ def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime
     if not alone and len(held_conditions) < needed:
         return Decision("wait", None, _too_few(retrain, evidence, conditions, needed), fired)
     trigger = fired[0]
-    held = _held(retrain, evidence, history, now, trigger)
+    held = _held(retrain, evidence, history, now, fired)
     names = tuple(name for name, _ in held)
     texts = (*reasons, *(text for _, text in held))
     if not held:
@@ -122,9 +124,14 @@ def _too_few(
 
 
 def _held(
-    retrain: Retrain, evidence: Evidence, history: History, now: datetime, trigger: Trigger
+    retrain: Retrain,
+    evidence: Evidence,
+    history: History,
+    now: datetime,
+    fired: tuple[Trigger, ...],
 ) -> list[tuple[GuardName, str]]:
-    """The guards that hold `trigger` back, with what would end them."""
+    """The guards that hold the first trigger back, with what would end them."""
+    trigger = fired[0]
     found: list[tuple[GuardName, str | None]] = [("enough_data", guards.enough_data(evidence))]
     if trigger != "on_demand":
         found += [
@@ -132,8 +139,9 @@ def _held(
             ("bad_data", guards.bad_data(evidence)),
         ]
     if trigger not in ("on_demand", "schedule"):
+        if "change" not in fired:
+            found.append(("new_data", guards.new_data(retrain, evidence, history, now)))
         found += [
-            ("new_data", guards.new_data(retrain, evidence, history, now)),
             ("cooldown", guards.cooldown(retrain, history, now)),
             ("backoff", guards.backoff(retrain, history, now)),
         ]

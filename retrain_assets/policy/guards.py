@@ -66,10 +66,11 @@ def new_data(retrain: Retrain, evidence: Evidence, history: History, now: dateti
 def cooldown(retrain: Retrain, history: History, now: datetime) -> str | None:
     """The last retraining was a short time ago."""
     last, length = history.last_retraining, retrain.cooldown
-    if last is None or length is None or not timedelta(0) < now - last < length:
+    if last is None or length is None or now - last >= length:
         return None
+    since = max(now - last, timedelta(0))
     return (
-        f"but the last retraining is {rough_duration(now - last)} of data ago, less than the "
+        f"but the last retraining is {rough_duration(since)} of data ago, less than the "
         f"cool-down of {rough_duration(length)}, {_ends(last, length)}"
     )
 

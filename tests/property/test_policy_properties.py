@@ -40,7 +40,8 @@ def test_a_decision_always_has_reasons_and_a_retraining_a_trigger(policy, eviden
     assert all(reason and reason == reason.strip() for reason in decision.reasons)
     if decision.action == "retrain":
         assert decision.trigger is not None
-        assert len(decision.reasons) == 1
+        assert len(decision.reasons) == len(decision.fired)
+        assert not decision.held
     if decision.trigger is not None and decision.action != "retrain":
         assert decision.reasons[-1].startswith("but ")
 
