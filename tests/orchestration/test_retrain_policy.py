@@ -96,8 +96,11 @@ def test_each_rejection_doubles_the_wait_and_a_promotion_ends_it(promoted) -> No
     assert asked(world) == [("age", day(14))]
 
 
-def test_a_used_up_budget_holds_sensor_and_schedule_back(promoted) -> None:
-    world = promoted(max_age="1d", schedule="0 6 * * *", budget={"runs_per_week": 2})
+def test_a_used_up_budget_holds_sensor_and_schedule_back(stored_world: World) -> None:
+    world = stored_world
+    world.add(retrain={"max_age": "1d", "schedule": "0 6 * * *", "budget": {"runs_per_week": 2}})
+    world.store_features(*days(1, 6))
+    world.promote(day(6))
     world.store_features(day(8))
     past_retraining(world, day(6))
     past_retraining(world, day(7))
@@ -136,7 +139,10 @@ def test_a_condition_that_nothing_measures_yet_is_named_by_the_sensor(promoted) 
     world = promoted(on_performance={"floor": 0.6})
     repository = world.loop.definitions.get_repository_def()
     context = dg.build_sensor_context(
-        instance=world.instance, repository_def=repository, sensor_name="freshness_sensor"
+        instance=world.instance,
+        repository_def=repository,
+        resources={"platform": world.platform},
+        sensor_name="freshness_sensor",
     )
     data = repository.get_sensor_def("freshness_sensor").evaluate_tick(context)
     assert "churn: retrain.on_performance: only replay measures" in str(data.skip_message)
