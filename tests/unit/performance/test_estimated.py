@@ -193,7 +193,7 @@ def noisy(rng, n, far=0.3):
 
 @pytest.mark.parametrize("metric", ["mae", "rmse", "pinball@0.9"])
 def test_a_shift_to_noisy_rows_is_foreseen(rng, metric):
-    estimator = LossEstimator.fit(metric, *noisy(rng, 2500), seed=1)
+    estimator = LossEstimator.fit(metric, *noisy(rng, 4000), seed=1)
     before = get_metric(metric).evaluate(*noisy(rng, 20_000)[:2])
     truth, score, features = noisy(rng, 2000, far=0.9)
     real = get_metric(metric).evaluate(truth, score)
