@@ -308,6 +308,10 @@ class TableStore:
             raise TableError(f"{target}: there is no such file")
         return content
 
+    def file_exists(self, path: str) -> bool:
+        """Whether there is a file at `path` (relative to the store)."""
+        return self._is_file(self._relative(path))
+
     # -- tables -----------------------------------------------------------------------------------
 
     def write(self, model: str, table: str, partition: str | None, data: pa.Table) -> StoredTable:

@@ -8,6 +8,7 @@ opened for ever; light or dark as the reader's system is, readable on a phone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import escape
 
@@ -79,12 +80,14 @@ def report_page(report: DriftReport, pictures: Mapping[str, Picture]) -> str:
     rows = worst_first(report)
     drifted = [row for row in rows if row.drifted]
     others = [row for row in rows if not row.drifted]
+    beside = [replace(row, feature=f"{role}: {row.feature}") for role, row in report.outcomes]
     room = max(0, DRAWN - len(drifted[:DRAWN]))
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>{escape(report.verdict)}: {_text(report.current)}</title>"
         f"<style>{_STYLE}</style></head><body>{_head(report)}"
+        f"{_features('Beside the features', beside, DRAWN, {})}"
         f"{_features('Drifted', drifted, DRAWN, pictures)}"
         f"{_features('Not drifted', others, room, pictures)}</body></html>\n"
     )

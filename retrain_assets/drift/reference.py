@@ -74,12 +74,16 @@ class Reference:
         profile: of all its rows.
         importance: weight per feature, None where all weigh the same.
         calibration: None where it spans too few partitions, or the spec does not want any.
+        partitions: keys of its feature partitions, oldest first; empty where unknown.
+        fingerprint: of the champion's training, empty for the first window.
     """
 
     name: str
     profile: TableProfile
     importance: Mapping[str, float] | None = None
     calibration: Calibration | None = None
+    partitions: tuple[str, ...] = ()
+    fingerprint: str = ""
 
 
 def watched_columns(spec: ModelSpec, columns: Sequence[str]) -> list[str]:
@@ -96,8 +100,9 @@ def sample_rows(rows: pa.Table, limit: int = SAMPLE_ROWS) -> pa.Table:
     """
     if rows.num_rows <= limit:
         return rows
-    random = np.random.default_rng(0).random(limit)
-    return rows.take(pa.array(((np.arange(limit) + random) * rows.num_rows / limit).astype("i8")))
+    edges = np.arange(limit + 1) * rows.num_rows // limit
+    places = edges[:-1] + np.random.default_rng(0).random(limit) * np.diff(edges)
+    return rows.take(pa.array(places.astype(np.int64)))
 
 
 def with_scores(
@@ -222,6 +227,8 @@ def load_reference(
         profile,
         document["importance"],
         _calibration_of(found, spec, profile),
+        tuple(partitions),
+        champion.fingerprint,
     )
 
 
@@ -271,7 +278,7 @@ def first_window(spec: ModelSpec, store: TableStore, partitions: Sequence[str]) 
     profile = merge_profiles(parts)
     name = f"first window {partitions[0]} to {partitions[-1]}"
     if not _n_blocks(spec, len(parts)):
-        return Reference(name, profile)
+        return Reference(name, profile, partitions=tuple(partitions))
     # Of these very rows: a partition that is written again makes another name.
     digest = hashlib.sha256(" ".join(partitions).encode() + profile.to_bytes()).hexdigest()
     key, found = f"first-window-{digest[:16]}", None
@@ -280,7 +287,7 @@ def first_window(spec: ModelSpec, store: TableStore, partitions: Sequence[str]) 
     if not _is_current(found, spec, profile):
         found = _calibrated(spec, parts)
         store.write_json(spec.name, _NAME, key, {"calibration": found})
-    return Reference(name, profile, None, _calibration_of(found, spec, profile))
+    return Reference(name, profile, None, _calibration_of(found, spec, profile), tuple(partitions))
 
 
 def _n_blocks(spec: ModelSpec, n: int) -> int:

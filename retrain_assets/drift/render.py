@@ -7,6 +7,7 @@ can neither end a table cell nor become markup.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from retrain_assets.drift.history import DriftHistory
 from retrain_assets.drift.measure import Picture
@@ -81,6 +82,10 @@ def report_markdown(
     lines += [*notes, ""] if notes else []
     if report.features:
         lines += _table(worst_first(report), pictures or {}, limit)
+    if report.outcomes:
+        rows = [replace(row, feature=f"{role}: {row.feature}") for role, row in report.outcomes]
+        lines += ["", "Beside the features, and not counted among them:", ""]
+        lines += _table(rows, {}, limit)
     return "\n".join(lines).rstrip() + "\n"
 
 

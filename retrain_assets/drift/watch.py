@@ -3,13 +3,14 @@
 Belongs here: choosing the current window and the reference, remembering earlier verdicts. Does not:
 how two sides are compared (`verdict`), where they are kept (`stored`, `reference`).
 
-Both sides are stored profiles; no row is read. Rows of the current side would give no exacter
-numbers against a profile, and cost the same where partitions are small: a week of 6,000 flights and
-12 columns, 11 CPU ms to read and profile, 7 to read and merge its profiles; the reference of 60 days
-was 38 to read, is 2, and the comparison of 8 columns 5 instead of 46 (docs/drift).
+Both sides are stored profiles; rows are read only for what stands beside the features (`sections`).
+Rows of the current side would give no exacter numbers against a profile, and cost the same where
+partitions are small: a week of 6,000 flights and 12 columns, 11 CPU ms to read and profile, 7 to read
+and merge its profiles; the reference of 60 days was 38 to read, is 2, and the comparison of 8 columns 5
+instead of 46 (docs/drift).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,14 @@ from retrain_assets.drift.reference import (
     watched_columns,
 )
 from retrain_assets.drift.report import DriftReport
+from retrain_assets.drift.sections import SectionsOf
 from retrain_assets.drift.stored import emptied, load_profiles, merge_profiles
 from retrain_assets.drift.verdict import alarm, compare_with_pictures
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
+    from retrain_assets.drift.outcomes import Predict
 
 __all__ = ["ChampionReference", "Watched", "watch"]
 
@@ -52,6 +55,7 @@ def watch(
     store: "TableStore",
     champion: ChampionReference | None,
     existing: Collection[str] = (),
+    predict: "Predict | None" = None,
 ) -> Iterator[Watched]:
     """Compare each of `partitions` (in order) with the reference and store its report.
 
@@ -66,6 +70,7 @@ def watch(
         store: holds feature tables, profiles, reports and what champions were trained on.
         champion: which training the champion comes from, None without a champion.
         existing: keys of all stored feature partitions.
+        predict: the champion's scores of a table, for prediction drift; see `sections`.
 
     Raises:
         TableError: a partition, or all that is known of the champion's training, is missing.
@@ -77,18 +82,20 @@ def watch(
         fixed = load_reference(spec, store, champion, existing)
     if partitions is None:
         (current,) = load_profiles(store, spec.name, [None])
-        yield _watch_one(spec, None, store, fixed or _no_reference(current), current)
+        sections = SectionsOf(spec, store, fixed, existing, predict) if fixed else None
+        yield _watch_one(spec, None, [None], store, fixed, sections, current)
         return
     known = sorted(existing)
     first = known[: spec.min_window]
     windows = {key: _window(spec, key, existing) for key in partitions}
+    sections = None
     for partition, current in _current(spec, store, windows):
-        reference = fixed
-        if not use_champion and len(first) == spec.min_window and windows[partition][0] > first[-1]:
-            reference = fixed = fixed or first_window(spec, store, first)
-        elif not use_champion:
-            reference = None
-        yield _watch_one(spec, partition, store, reference or _no_reference(current), current)
+        window = windows[partition]
+        if not use_champion and len(first) == spec.min_window and window[0] > first[-1]:
+            fixed = fixed or first_window(spec, store, first)
+        if fixed is not None and sections is None:
+            sections = SectionsOf(spec, store, fixed, existing, predict if use_champion else None)
+        yield _watch_one(spec, partition, window, store, fixed, sections, current)
 
 
 def _window(spec: ModelSpec, partition: str, existing: Collection[str]) -> list[str]:
@@ -117,10 +124,13 @@ def _no_reference(current: TableProfile) -> Reference:
 def _watch_one(
     spec: ModelSpec,
     partition: str | None,
+    window: Sequence[str | None],
     store: "TableStore",
-    reference: Reference,
+    fixed: Reference | None,
+    sections: SectionsOf | None,
     current: TableProfile,
 ) -> Watched:
+    reference = fixed or _no_reference(current)
     report, pictures = compare_with_pictures(
         reference.profile,
         current,
@@ -131,6 +141,8 @@ def _watch_one(
         importance=reference.importance,
         calibration=reference.calibration,
     )
+    if sections is not None:
+        report = report.completed(sections.window(window, current))
     before = _earlier_verdicts(spec, partition, store, reference.name)
     settings = spec.drift.alert
     raised = alarm([*before, report.verdict], settings)

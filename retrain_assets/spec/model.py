@@ -36,7 +36,9 @@ __all__ = [
     "FreshnessWindow",
     "Gate",
     "GroupGaps",
+    "Guard",
     "ModelSpec",
+    "Multivariate",
     "Partitions",
     "Retrain",
     "Slices",
@@ -382,6 +384,23 @@ class Alarm(_Frozen):
         return self
 
 
+class Multivariate(_Frozen):
+    """All features together: can current rows be told apart from reference rows?"""
+
+    auc: float = Field(
+        0.65,
+        gt=0.5,
+        lt=1,
+        description=(
+            "AUC of a classifier that tells current rows from reference rows; where it is proven to "
+            "be above this, the partition is drifted."
+        ),
+    )
+    rows: int = Field(
+        10_000, ge=1000, le=1_000_000, description="Most rows of either side that it is given."
+    )
+
+
 class Drift(_Frozen):
     """How drift is measured."""
 
@@ -404,6 +423,13 @@ class Drift(_Frozen):
         description=(
             "Raise thresholds to what is usual between the reference's own partitions (from 8 on), so "
             "that seasons are no drift; false where single thresholds shall hold as they stand."
+        ),
+    )
+    multivariate: Multivariate | None = Field(
+        None,
+        description=(
+            "All features together; by default not computed, since it costs some seconds of CPU per "
+            "report."
         ),
     )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
@@ -491,6 +517,37 @@ class Budgets(_Frozen):
     )
 
 
+class Guard(_Frozen):
+    """Comparing a promoted model with the one it replaced, on rows that came after its holdout."""
+
+    partitions: int = Field(
+        7,
+        ge=4,
+        le=1000,
+        description="Partitions after the holdout on which the two are compared, as labels arrive.",
+    )
+    max_loss: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Loss against the replaced model, in the metric's unit, beyond which the promoted one "
+            "counts as worse."
+        ),
+    )
+    confidence: float | None = Field(
+        None,
+        gt=0.5,
+        lt=1,
+        description=(
+            "One-sided confidence with which that must be shown, over all looks of the guard period "
+            "together; by default gate.confidence."
+        ),
+    )
+    auto_rollback: bool = Field(
+        False, description="Whether a worse model is rolled back at once; an alert goes out anyway."
+    )
+
+
 class Gate(_Frozen):
     """What a candidate must show before it becomes champion."""
 
@@ -542,6 +599,15 @@ class Gate(_Frozen):
             "Largest prediction churn against the champion: share of changed labels (ranking: of "
             "groups with another first row); regression: mean absolute change over the standard "
             "deviation of the champion's predictions."
+        ),
+    )
+    guard: Guard | None = Field(
+        None, description="Watching a promoted model for a while after its promotion."
+    )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description=(
+            "Whether a candidate that passes is promoted at once, or waits for `retrain promote`."
         ),
     )
     on_reject: Literal["fail", "keep"] = Field(
@@ -682,6 +748,8 @@ class ModelSpec(_Frozen):
         ]
         if train.label_delay:
             problems.append("train.label_delay: only with partitions")
+        if self.gate.guard is not None:
+            problems.append("gate.guard: only with partitions (it compares on those that follow)")
         if train.holdout >= 1:
             problems.append(
                 f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"

@@ -63,7 +63,7 @@ def test_the_report_names_file_line_field_rule_value_and_remedy(tmp_path, monkey
         "(did you mean 'roc_auc'?)\n"
         "  line 12  gate.confidence: must be < 1, got 2\n"
         "  line 13  drift.windw: unknown field (did you mean 'window'?); known here: against, window, "
-        "min_rows, alpha, thresholds, alert, exclude\n"
+        "min_rows, alpha, thresholds, alert, multivariate, exclude\n"
         "model_specs/sales.yaml: 2 problems\n"
         "  line 1  name: required field is missing\n"
         "  line 7  train.window: must be >= 2, got 1\n"
