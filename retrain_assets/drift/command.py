@@ -150,7 +150,7 @@ def drift(
     rules = _Rules(min_rows, alpha, limits, _Alert(), left_out)
     try:
         sides = _open(reference), _open(current)
-        columns = list(only) or _common_columns(*sides)
+        columns, uncompared = (list(only), {}) if only else _comparable_columns(*sides)
         report, pictures = _compare(
             sides, columns, rules, (reference, current), partitions, pictures=html is not None
         )
@@ -163,35 +163,46 @@ def drift(
     except MemoryError:
         _fail(f"{reference}, {current}: not enough memory to compare them")
     if as_json:
-        click.echo(json.dumps(_document(report), ensure_ascii=False, default=str))
+        click.echo(json.dumps(_document(report, uncompared), ensure_ascii=False, default=str))
     else:
-        for line in _table(report):
+        for line in _table(report, uncompared):
             click.echo(line)
     sys.exit(3 if report.verdict == "drifted" else 0)
 
 
-def _names(side: Comparable) -> list[str]:
-    from retrain_assets.drift.profile import TableProfile
-
-    return list(side.columns if isinstance(side, TableProfile) else side.schema.names)
-
-
-def _common_columns(reference: Comparable, current: Comparable) -> list[str]:
-    """All that can be compared; lists, structs and bytes are left out."""
+def _types(side: Comparable) -> dict[str, tuple[str, bool]]:
+    """Per column its type, and whether that can be compared."""
     from retrain_assets.drift.columns import column_family
     from retrain_assets.drift.profile import TableProfile
+
+    if isinstance(side, TableProfile):
+        known = {name: (column.type, True) for name, column in side.columns.items()}
+        return known | {name: (kind, False) for name, kind in side.left_out.items()}
+    return {
+        column.name: (str(column.type), column_family(column.type) is not None)
+        for column in side.schema
+    }
+
+
+def _comparable_columns(
+    reference: Comparable, current: Comparable
+) -> tuple[list[str], dict[str, str]]:
+    """The reference's columns, and the types of those that neither side holds in a comparable one.
+
+    A list, struct or bytes that became numbers (or the reverse) is a change of type, and compared.
+    """
     from retrain_assets.errors import DriftError
 
-    odd: set[str] = set()
-    for side in (reference, current):
-        if isinstance(side, TableProfile):
-            odd |= set(side.left_out)
-        else:
-            odd |= {column.name for column in side.schema if column_family(column.type) is None}
-    names = [name for name in _names(reference) if name not in odd]
+    before, after = _types(reference), _types(current)
+    left_out = {
+        name: kind
+        for name, (kind, comparable) in before.items()
+        if not comparable and not after.get(name, (kind, False))[1]
+    }
+    names = [name for name in before if name not in left_out]
     if not names:
         raise DriftError("reference: no column can be compared; it needs numbers, text or times")
-    return names
+    return names, left_out
 
 
 def _compare(
@@ -263,7 +274,7 @@ def _profile_of(path: str) -> TableProfile:
     return found
 
 
-def _document(report: DriftReport) -> dict[str, Any]:
+def _document(report: DriftReport, left_out: dict[str, str]) -> dict[str, Any]:
     """For machines: flags and everything that the report holds, columns by name."""
     whole = json.loads(report.to_json())
     return {
@@ -274,13 +285,14 @@ def _document(report: DriftReport) -> dict[str, Any]:
         "exact": report.exact,
         "rows": {"reference": report.n_reference, "current": report.n_current},
         "reasons": whole["reasons"],
+        "left_out": left_out,
         "columns": {row.pop("feature"): row for row in whole["features"]},
         "multivariate": whole["multivariate"],
         "label": whole["label"],
     }
 
 
-def _table(report: DriftReport) -> list[str]:
+def _table(report: DriftReport, left_out: dict[str, str]) -> list[str]:
     """For people: the verdict, then one line per column, drifted ones first."""
     headline = report.reasons[0] if report.reasons else ""
     colour = {"drifted": "red", "stable": "green"}.get(report.verdict, "yellow")
@@ -289,12 +301,13 @@ def _table(report: DriftReport) -> list[str]:
         f"{click.style(report.verdict, fg=colour, bold=True)}: {headline}",
         f"rows {report.n_reference:,} → {report.n_current:,} ({change})",
         *report.news,
+        *[f"left out: `{name}`, type {kind} cannot be compared" for name, kind in left_out.items()],
         "",
     ]
     rows = sorted(report.features, key=lambda row: (not row.drifted, -row.severity, row.feature))
     width = min(32, max([6, *(len(row.feature) for row in rows)]))
     lines.append(
-        f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>14}  what changed"
+        f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>15}  what changed"
     )
     lines += [_line(row, width) for row in rows]
     for role, row in report.outcomes:
@@ -322,7 +335,7 @@ def _numbers(row: FeatureDrift) -> str:
     ]
     before, after = found.get("null_rate_reference"), found.get("null_rate_current")
     nulls = f"{before:.1%} → {after:.1%}" if before or after else ""
-    return "  ".join([*cells, f"{nulls:>14}"])
+    return "  ".join([*cells, f"{nulls:>15}"])
 
 
 @click.command(context_settings=_CONTEXT)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from retrain_assets.drift.report import DriftReport, FeatureDrift, Verdict
+from retrain_assets.drift.report import DriftReport, FeatureDrift, ReportSummary, Verdict
 from retrain_assets.errors import DriftError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = ["DriftHistory", "drift_history", "followed_features", "read_history"]
 
 CEILING = 10.0
 """Severities are shown up to here; what lies beyond would flatten everything else."""
+
+_AT_ONCE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class DriftHistory:
 
 
 def drift_history(
-    reports: Mapping[str, DriftReport], partitions: Sequence[str], limit: int = 30
+    reports: Mapping[str, ReportSummary], partitions: Sequence[str], limit: int = 30
 ) -> DriftHistory:
     """Line reports up by partition.
 
@@ -67,20 +69,19 @@ def drift_history(
         raise DriftError(f"limit: must be >= 1, got {limit}")
     first = next((i for i, key in enumerate(partitions) if key in reports), len(partitions))
     shown = tuple(partitions[first:])
-    names = sorted(
-        {row.feature for key in shown if key in reports for row in reports[key].features}
-    )
+    found = [reports.get(key) for key in shown]
+    names = sorted({name for report in found if report is not None for name in report.severity})
     place = {name: i for i, name in enumerate(names)}
     severity = np.full((len(names), len(shown)), np.nan)
     drifted = np.zeros(severity.shape, dtype=bool)
-    for column, key in enumerate(shown):
-        for row in reports[key].features if key in reports else ():
-            severity[place[row.feature], column] = min(row.severity, CEILING)
-            drifted[place[row.feature], column] = row.drifted
+    for column, report in enumerate(found):
+        if report is not None:
+            rows = [place[name] for name in report.severity]
+            severity[rows, column] = np.minimum(list(report.severity.values()), CEILING)
+            drifted[[place[name] for name in report.drifted], column] = True
     mean = np.nansum(severity, axis=1) / np.maximum(1, np.isfinite(severity).sum(axis=1))
     # Sorting is stable, and the names are in order already.
     order = np.lexsort((-mean, -drifted.sum(axis=1)))[:limit]
-    found = [reports.get(key) for key in shown]
     return DriftHistory(
         partitions=shown,
         features=tuple(names[i] for i in order),
@@ -95,15 +96,20 @@ def drift_history(
 def read_history(
     spec: ModelSpec, partition: str, store: TableStore, n_partitions: int = 60
 ) -> DriftHistory:
-    """The stored reports of the `n_partitions` partitions that end with `partition`; one read.
+    """The stored reports of the `n_partitions` partitions that end with `partition`.
+
+    They are read many at a time, and of each no more is kept than its severities.
 
     Raises:
         TableError, DriftError: a stored report cannot be read.
     """
     assert spec.scheme is not None, "a model without partitions has no history"
     keys = spec.scheme.trailing(partition, n_partitions)
-    documents = store.read_many_json(spec.name, "drift_report", keys)
-    reports = {key: DriftReport.from_document(document) for key, document in documents.items()}
+    reports = {}
+    for start in range(0, len(keys), _AT_ONCE):
+        batch = keys[start : start + _AT_ONCE]
+        for key, document in store.read_many_json(spec.name, "drift_report", batch).items():
+            reports[key] = ReportSummary.from_document(document)
     return drift_history(reports, keys)
 
 

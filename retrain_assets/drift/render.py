@@ -103,7 +103,7 @@ def _table(rows: Sequence[FeatureDrift], pictures: Mapping[str, Picture], limit:
     for row in rows[:limit]:
         picture = pictures.get(row.feature)
         cells = {
-            "Feature": _text(row.feature, _NAME_LENGTH),
+            "Feature": _escaped(plain(row.feature, _NAME_LENGTH)),
             "Distribution": "" if picture is None else _image(thumbnail(picture)),
             "Drift": _drift(row),
             "Weight": f"{row.importance or 0.0:.1%}",
@@ -146,10 +146,11 @@ def _image(svg: str, told: str = "") -> str:
     return f"![{told}]({data_uri(svg)})"
 
 
-def _text(text: str, limit: int = _TEXT_LENGTH) -> str:
+def _text(text: str) -> str:
     """One line in which nothing is markup but names in backticks that are simple."""
-    code_or_text = _CODE.split(plain(text, limit))
-    return "".join(
-        f"`{part}`" if i % 2 else _SPECIAL.sub(lambda found: "\\" + found[0], part)
-        for i, part in enumerate(code_or_text)
-    )
+    text_or_code = _CODE.split(plain(text, _TEXT_LENGTH))
+    return "".join(f"`{part}`" if i % 2 else _escaped(part) for i, part in enumerate(text_or_code))
+
+
+def _escaped(line: str) -> str:
+    return _SPECIAL.sub(lambda found: "\\" + found[0], line)

@@ -14,6 +14,7 @@ import dagster as dg
 from retrain_assets.errors import (
     ChampionChanged,
     ContractError,
+    Declined,
     FeatureError,
     LedgerError,
     RegistryError,
@@ -22,10 +23,11 @@ from retrain_assets.errors import (
     SourceError,
 )
 from retrain_assets.orchestration import metadata
-from retrain_assets.orchestration.alerting import alert
+from retrain_assets.orchestration.alerting import alert, repair_message, send_logged
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
 from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -37,10 +39,17 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import Promotion
     from retrain_assets.training.model import TabularModel
 
-__all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
+__all__ = [
+    "candidate_model",
+    "drift_report",
+    "features",
+    "guard_report",
+    "promoted_model",
+    "raw_data",
+]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
-_FINAL = (ChampionChanged, RolledBack)
+_FINAL = (ChampionChanged, RolledBack, Declined)
 _RETRIES, _RETRY_SECONDS = 2, 5
 
 
@@ -96,6 +105,20 @@ def _record_good(context: dg.AssetExecutionContext, done: "Sequence[Ingested]") 
                 metadata=metadata.table_metadata(item),
             )
         )
+
+
+def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
+    """Before a run relies on the champion: make the registry follow the ledger, and say so."""
+    from retrain_assets.promotion.reconcile import reconcile
+
+    platform: Platform = context.resources.platform
+    url = f"{platform.settings.dagster_url}/runs/{context.run.run_id}"
+    for repair in reconcile([spec.name], registry=platform.registry, ledger=platform.ledger):
+        context.log.warning(f"{spec.name}: {repair.text}")
+        message = repair_message(repair, url)
+        # What cannot be mended is told by the sensor, once.
+        if message is not None and repair.kind not in ("no_previous", "unresolved"):
+            send_logged(message, spec, context.log)
 
 
 def raw_data(spec: ModelSpec) -> Callable[..., Any]:
@@ -233,6 +256,40 @@ def _champion_scores(
     return scores
 
 
+def guard_report(spec: ModelSpec) -> Callable[..., Any]:
+    """Compare a promoted model with the one it replaced, while labels of the first partitions come."""
+
+    def guard_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.promotion.guard import guard, mark_told
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = guard(
+                spec,
+                store=features.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                existing=features.existing(),
+            )
+            if found is None:  # no report, but Dagster wants a result of every check
+                text = "no promotion is in its guard period"
+                yield dg.AssetCheckResult(passed=True, check_name="no_loss", description=text)
+                return
+            if found.worse is not None and not found.told:
+                alert(context, spec, "guard", found.title, f"{found.sentence}\n\n{found.remedy}")
+                mark_told(features.store, found)
+        _describe(context, _partitions(context)[-1], metadata.guard_metadata(found))
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=found.worse is None, check_name="no_loss", description=found.sentence
+                )
+            ]
+        )
+
+    return guard_report
+
+
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
     """Train, evaluate beside the champion, register."""
 
@@ -244,6 +301,8 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
+        with _readable_failures(context):
+            _follow_ledger(context, spec)
         with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
             candidate, pictures = build_candidate(
                 spec,
@@ -255,13 +314,14 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
                 log=context.log.info,
             )
         context.set_data_version(context.asset_key, dg.DataVersion(candidate.fingerprint[:32]))
-        return dg.MaterializeResult(metadata=metadata.candidate_metadata(candidate, pictures))
+        values = metadata.candidate_metadata(candidate, pictures)
+        return dg.MaterializeResult(metadata={**values, "training_code": training_code(spec)})
 
     return candidate_model
 
 
 def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
-    """Judge the candidate from its stored evidence; promote a winner, else alert and fail."""
+    """Judge the candidate from its stored evidence; promote a winner or ask, else alert and fail."""
 
     def promoted_model(context: dg.AssetExecutionContext) -> Iterator[Any]:
         from retrain_assets.promotion.promote import judge_and_promote
@@ -269,6 +329,7 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            _follow_ledger(context, spec)
             outcome = judge_and_promote(
                 spec,
                 partition,
@@ -291,6 +352,12 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
             yield dg.MaterializeResult(
                 metadata={"model_version": outcome.promotion.version, **values}
             )
+            return
+        if outcome.review is not None:
+            waits = metadata.approval_text(outcome.review)
+            context.log.info(f"{outcome.sentence}; waits for approval:\n{waits}")
+            alert(context, spec, "approval", f"{spec.name}: v{outcome.review.version} awaits approval",
+                  f"{outcome.sentence}\n\n{values['gate'].value}\n\n{waits}")  # fmt: skip
             return
         decision = outcome.report.decision
         verdict = "rejected" if decision == "reject" else "could not be judged"

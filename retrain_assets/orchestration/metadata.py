@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from retrain_assets.drift.watch import Watched
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
+    from retrain_assets.promotion.guard import Guarded
+    from retrain_assets.promotion.reviews import Review
 
 __all__ = [
+    "approval_text",
     "candidate_metadata",
     "drift_metadata",
     "gate_metadata",
+    "guard_metadata",
     "picture",
     "rounded",
     "table_metadata",
@@ -142,3 +146,41 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
         **rounded({name: value for name, value in numbers.items() if value is not None}),
         "gate": dg.MetadataValue.md(gate_markdown(report)),
     }
+
+
+def guard_metadata(found: "Guarded") -> dict[str, Any]:
+    """Metadata of a guarded promotion: the realised gain beside the expected one, look by look."""
+    lines = ["| through | partitions | rows | gain | at least | at most | |", "|" + "---|" * 7]
+    lines += [
+        f"| {look.through_partition} | {look.partitions} | {look.rows:,} | {look.gain:+.3g} "
+        f"| {look.gain_low:+.3g} | {look.gain_high:+.3g} | {look.verdict} |"
+        for look in found.outcomes
+    ]
+    numbers: dict[str, float | None] = {"expected_gain": found.pair.expected_gain}
+    if found.outcomes:
+        look = found.outcomes[-1]
+        numbers |= {
+            "realised_gain": look.gain,
+            "gain_low": look.gain_low,
+            "gain_high": look.gain_high,
+            "rows": look.rows,
+        }
+    return {
+        "verdict": "worse" if found.worse else "holds" if found.outcomes else "waiting",
+        "model_version": found.pair.promotion.version,
+        "predecessor": found.pair.predecessor.version,
+        "partitions_scored": len(found.scored),
+        **rounded({name: value for name, value in numbers.items() if value is not None}),
+        **({"waiting": found.waiting} if found.waiting else {}),
+        **({"rolled_back_to": found.rollback.version} if found.rollback else {}),
+        "guard": dg.MetadataValue.md("\n".join([found.sentence, "", *lines])),
+    }
+
+
+def approval_text(review: "Review") -> str:
+    """How a person decides about what waits, as Markdown; `change_champion` is the job for it."""
+    return (
+        f'`retrain promote {review.model} {review.version} --reason "..."` or '
+        f'`retrain reject {review.model} {review.version} --reason "..."`; in the Dagster UI, the '
+        "job `change_champion`"
+    )

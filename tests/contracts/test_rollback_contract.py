@@ -20,10 +20,10 @@ def ledger(request, tmp_path):
     return Ledger(server.url(database))
 
 
-def promote(ledger, version, expected):
+def promote(ledger, version, expected, run_id=None):
     return ledger.promote(
-        Candidate("churn", version, f"run{version}", f"fp{version}", f"2024-01-0{version}",
-                  "roc_auc", 0.7),
+        Candidate("churn", version, run_id or f"run{version}", f"fp{version}",
+                  f"2024-01-0{version}", "roc_auc", 0.7),
         expected_champion=expected, actor="test", reason=f"v{version} won",
         evidence={"candidate": {"train_until": f"2024-01-0{version}"}},
     )  # fmt: skip
@@ -99,10 +99,10 @@ def registry(tmp_path):
 
 def test_ledger_and_aliases_go_back_together_and_again_after_a_kill(ledger, registry, tmp_path):
     trained = train_small_model(tmp_path / "model")
-    for number, fingerprint in (("1", "f1"), ("2", "f2")):
-        assert registry.log_candidate("churn", fingerprint, **trained.arguments()).version == number
-    promote(ledger, "1", None)
-    promote(ledger, "2", "1")
+    first = registry.log_candidate("churn", "f1", **trained.arguments())
+    second = registry.log_candidate("churn", "f2", **trained.arguments())
+    promote(ledger, "1", None, first.run_id)
+    promote(ledger, "2", "1", second.run_id)
     registry.project("churn", "2", "1")
     common = {"registry": registry, "ledger": ledger, "actor": "anna", "reason": "complaints"}
     before, now = roll_back_everything("churn", to_version=None, **common)
