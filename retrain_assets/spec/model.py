@@ -429,6 +429,13 @@ class Drift(_Frozen):
             "that seasons are no drift; false where single thresholds shall hold as they stand."
         ),
     )
+    prediction: bool = Field(
+        True,
+        description=(
+            "Compare the champion's scores with those of its training rows, as evidence; false saves "
+            "about 1 s of CPU per monitor run, most of it to import LightGBM."
+        ),
+    )
     multivariate: Multivariate | None = Field(
         None,
         description=(
