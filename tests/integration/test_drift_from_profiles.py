@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retrain_assets.data.ingest import make_features
 from retrain_assets.data.tables import TableStore
 from retrain_assets.drift import build_profile
 from retrain_assets.drift.columns import ArrowSource
@@ -187,6 +188,29 @@ def test_two_first_partitions_at_the_same_time_end_on_one_grid(store: CountingSt
     store.write_profile("churn", "features", two, late)
     merged = merge_profiles(load_profiles(store, "churn", [one, two]))
     assert_same(merged, pa.concat_tables([table(1), table(2, level=9.0)]))
+
+
+class DyingStore(TableStore):
+    """Killed when the rows are written, before their profile is."""
+
+    def write_profile(self, *arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+
+def test_features_killed_before_their_profile_leave_none_rather_than_a_wrong_one(
+    store: CountingStore,
+) -> None:
+    spec, day = spec_with(), days(1, 1)[0]
+    for seed in (1, 2):
+        store.write("churn", "raw_data", day, table(seed))
+        if seed == 2:
+            with pytest.raises(KeyboardInterrupt):
+                make_features(spec, day, DyingStore(store.base))
+            assert store.read("churn", "features", [day]).equals(table(2))
+        else:
+            make_features(spec, day, store)
+            assert store.profile_exists("churn", "features", day)
+        assert_same(load_profiles(store, "churn", [day])[0], table(seed))
 
 
 def test_types_that_cannot_be_joined_are_named() -> None:
