@@ -455,6 +455,7 @@ class MlflowRegistry:
         except (RegistryError, MlflowException, OSError):
             # Whatever it is, the files are uploaded again, which fails loudly where it must.
             client.finalize_logged_model(attempt.logged.model_id, "FAILED")
+            client.set_terminated(attempt.run_id, "KILLED")
             return False
         return True
 
