@@ -18,6 +18,8 @@ warnings.simplefilter("ignore")
 
 
 def estimates(frame: pd.DataFrame, task: str) -> dict[str, float]:
+    for name in frame.select_dtypes(exclude="number"):
+        frame[name] = frame[name].astype(object)  # it cannot encode Arrow strings
     frame["at"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(frame["__chunk"], unit="D")
     reference, analysis = frame[frame["__chunk"] < 100], frame[frame["__chunk"] >= 100]
     common = {"y_pred": "__pred", "y_true": "__y", "timestamp_column_name": "at",

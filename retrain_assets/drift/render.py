@@ -98,7 +98,8 @@ def _table(rows: Sequence[FeatureDrift], pictures: Mapping[str, Picture], limit:
     """Columns that would be empty in every row are left out."""
     weighted = any(row.importance is not None for row in rows)
     columns = ["Feature", *["Distribution"] * bool(pictures), "Drift", *["Weight"] * weighted]
-    columns += ["What changed", "Key statistics"]
+    columns += ["What changed"] * any(row.reasons for row in rows[:limit])
+    columns += ["Key statistics"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows[:limit]:
         picture = pictures.get(row.feature)
