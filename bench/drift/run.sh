@@ -64,11 +64,11 @@ power() { # python tool rows pairs
 
 errors() {
     venvs="$work/venvs"
-    false_alarms "$python" retrain "${DRAWS:-100}"
-    false_alarms "$venvs/nannyml/bin/python" nannyml "${DRAWS:-100}"
+    false_alarms "$python" retrain "${DRAWS:-60}"
+    false_alarms "$venvs/nannyml/bin/python" nannyml 100
     false_alarms "$venvs/evidently/bin/python" evidently "${PEER_DRAWS:-10}"
     # rows, pairs for the quick, for nannyml, for evidently
-    for sizes in "100 20 20 10" "1000 20 20 10" "10000 10 10 4" "100000 4 2 2"; do
+    for sizes in "100 20 20 8" "1000 20 20 8" "10000 8 8 4" "100000 3 2 1"; do
         set -- $sizes
         power "$python" make "$1" "$2"
         for tool in retrain retrain-spec; do power "$python" $tool "$1" "$2"; done
@@ -77,6 +77,11 @@ errors() {
         power "$venvs/evidently/bin/python" evidently "$1" "$4"
     done
     "$python" "$here/calibration/tables.py" "$work/results"
+    for partitions in 12 30; do
+        "$python" "$here/calibration/shifted_streams.py" retrain --partitions $partitions
+        "$venvs/nannyml/bin/python" "$here/calibration/shifted_streams.py" nannyml \
+            --partitions $partitions --draws 20
+    done
 }
 
 "$part"
