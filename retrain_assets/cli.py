@@ -398,8 +398,10 @@ def _show_waiting(platform: "Platform", model: str | None, specs: Path) -> None:
     waiting = Reviews(platform.ledger).waiting(None if model is None else [model])
     if model is not None and not waiting and platform.ledger.newest_of(model) is None:
         _check_model(model, specs)
-    for review in waiting.values():
-        click.echo(review_text(review) + "\n")
+    champions = platform.ledger.champions(list(waiting))
+    for name, review in waiting.items():
+        champion = champions.get(name)
+        click.echo(review_text(review, champion.version if champion else None) + "\n")
     if not waiting:
         click.echo(f"{f'{model}: ' if model else ''}nothing awaits approval")
 

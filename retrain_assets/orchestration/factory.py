@@ -44,7 +44,9 @@ decides.""",
     "promoted_model": """The champion: the version that serves. Materialized only when a candidate passed the gate.
 
 Each check is one criterion of the gate, with its numbers. **If the run failed with a rejection**,
-nothing is broken: the champion stays, and the comparison says by how much the candidate missed.""",
+nothing is broken: the champion stays, and the comparison says by how much the candidate missed. With
+`gate.approval: manual`, a candidate that passed waits for `retrain promote` or the job
+`change_champion`.""",
 }
 
 _CHECK_TEXTS = {

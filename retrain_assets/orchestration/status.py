@@ -73,7 +73,7 @@ def status_rows(
 
 def _with_review(row: StatusRow, review: Review | None) -> StatusRow:
     """The row with what awaits a person's approval."""
-    if review is None:
+    if review is None or review.version == row.champion:
         return row
     since = f"{review.reviewed_at:%Y-%m-%d %H:%M} UTC"
     if review.expected_version != row.champion:
@@ -135,6 +135,8 @@ def _row(state: ModelState, run: dg.RunRecord | None, *, failed: bool) -> Status
         name, note = "retraining", ""
     elif champion is None:
         name, note = "waiting", "no champion yet"
+        if state.vacancy is not None:
+            note = f"no champion since v{state.vacancy.version} was deleted from the registry"
     elif values.get("alarm"):
         name, note = "drifting", "the drift alarm is raised"
     else:

@@ -138,6 +138,25 @@ def test_an_approval_is_refused_when_the_version_no_longer_loads(
     assert "churn" in Reviews(waiting.platform.ledger).waiting()
 
 
+def test_what_was_compared_with_a_former_champion_says_so_wherever_it_is_shown(
+    waiting: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = waiting.champion()
+    waiting.platform.ledger.replace_lost(champion, None, actor="test", reason="deleted")
+    shown = retrain(waiting, monkeypatch, "promote", "churn").stdout
+    assert "It was compared with v1, but there is no champion now: retrain, or reject it" in shown
+    assert "retrain promote churn 2" not in shown
+    (row,) = status_rows(waiting.instance, waiting.platform, waiting.specs)
+    assert (row.state, row.awaits) == ("waiting", None)
+    assert row.note == (
+        "no champion since v1 was deleted from the registry; v2 awaits approval, but was compared "
+        "with v1; retrain"
+    )
+    done = retrain(waiting, monkeypatch, "promote", "churn", "2", "--reason", "agreed")
+    assert done.exit_code == 2
+    assert "was compared with champion v1, but now there is none" in done.stderr
+
+
 def test_the_job_promotes_tells_the_asset_and_is_found_by_its_tags(waiting: World) -> None:
     done = change(
         waiting, action="promote", version="v2", reason="agreed", tags={"user": "anna@example.org"}
