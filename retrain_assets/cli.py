@@ -3,8 +3,11 @@
 Exit codes: 0 fine, 1 findings, 2 usage or unreadable input.
 """
 
+import gc
+import importlib
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,6 +17,7 @@ from retrain_assets import __version__
 from retrain_assets.drift.command import drift, profile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from retrain_assets.fleet.status import StatusRow
@@ -84,6 +88,7 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
+    from retrain_assets.policy import unmeasured
     from retrain_assets.spec.loading import advice, load_specs
 
     try:
@@ -105,6 +110,10 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
         if found.broken:
             text += f", {len(found.broken)} broken"
         click.echo(click.style(text, fg="red" if problems else "green"))
+        for name, loaded in sorted(found.models.items()):
+            if fields := unmeasured(loaded.spec.retrain):
+                text = f"{name}: {', '.join(fields)}: only replay measures this so far"
+                click.echo(click.style(text, fg="yellow"))
         if not found.models and not found.broken:
             click.echo("no spec file found; `retrain new NAME` writes one")
     sys.exit(1 if problems else 0)
@@ -295,14 +304,15 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
     try:
         if platform.ledger.newest_of(model) is None:
             _check_model(model, specs)
-        before, now = roll_back(
-            model,
-            to_version=to_version.removeprefix("v") if to_version else None,
-            registry=platform.registry,
-            ledger=platform.ledger,
-            actor=by or _person(),
-            reason=reason,
-        )
+        with _starting_quickly():
+            before, now = roll_back(
+                model,
+                to_version=to_version.removeprefix("v") if to_version else None,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                actor=by or _person(),
+                reason=reason,
+            )
     except RetrainError as error:
         _fail(str(error))
     if now.sequence == before.sequence:
@@ -340,15 +350,16 @@ def promote(
         if model is None or version is None:
             _show_waiting(platform, model, specs)
             return
-        number = version.removeprefix("v")
-        review, new = approve(
-            model,
-            number,
-            registry=platform.registry,
-            ledger=platform.ledger,
-            actor=by or _person(),
-            reason=_required(reason),
-        )
+        number, why = version.removeprefix("v"), _required(reason)
+        with _starting_quickly():
+            review, new = approve(
+                model,
+                number,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                actor=by or _person(),
+                reason=why,
+            )
     except RetrainError as error:
         _fail(str(error))
     if not new:
@@ -396,6 +407,27 @@ def _show_waiting(platform: "Platform", model: str | None, specs: Path) -> None:
         click.echo(review_text(review) + "\n")
     if not waiting:
         click.echo(f"{f'{model}: ' if model else ''}nothing awaits approval")
+
+
+@contextmanager
+def _starting_quickly() -> "Iterator[None]":
+    """For a command that mostly imports MLflow and LightGBM: 2.5 instead of 4 CPU seconds.
+
+    LightGBM imports scikit-learn where it can, 0.8 seconds, for wrapper classes that no command
+    uses; a module that is None in `sys.modules` counts as not installed. And the garbage collector
+    looks through the half a million objects of the imports again and again, another 0.8 seconds.
+    """
+    gc.disable()
+    try:
+        if "lightgbm" not in sys.modules and "sklearn" not in sys.modules:
+            sys.modules["sklearn"] = None  # type: ignore[assignment]
+            try:
+                importlib.import_module("lightgbm")
+            finally:
+                del sys.modules["sklearn"]
+        yield
+    finally:
+        gc.enable()
 
 
 def _required(reason: str | None) -> str:

@@ -27,6 +27,7 @@ from retrain_assets.orchestration.alerting import alert, repair_message, send_lo
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
 from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -313,7 +314,8 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
                 log=context.log.info,
             )
         context.set_data_version(context.asset_key, dg.DataVersion(candidate.fingerprint[:32]))
-        return dg.MaterializeResult(metadata=metadata.candidate_metadata(candidate, pictures))
+        values = metadata.candidate_metadata(candidate, pictures)
+        return dg.MaterializeResult(metadata={**values, "training_code": training_code(spec)})
 
     return candidate_model
 

@@ -3,21 +3,22 @@
 Belongs here: reading. Does not: deciding (`retrain_assets.policy`), requesting runs (`sensors`).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from retrain_assets.orchestration.keys import asset_key
-from retrain_assets.policy import Evidence, History
+from retrain_assets.orchestration.keys import Tag, asset_key
+from retrain_assets.policy import Evidence, History, PastRun
+from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import Ledger, Promotion
 
-__all__ = ["IN_PROGRESS", "Latest", "ModelState", "end_of", "observe"]
+__all__ = ["IN_PROGRESS", "Latest", "ModelState", "end_of", "full_history", "observe"]
 
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -60,7 +61,15 @@ class ModelState:
         """Data time: the end of `partition`; the moment of the last read without partitions."""
         return end_of(self.spec, partition, self.latest.get("features"))
 
-    def evidence(self, partition: str | None, *, partitions: int, alarm: bool = False) -> Evidence:
+    def evidence(
+        self,
+        partition: str | None,
+        *,
+        partitions: int,
+        alarm: bool | None = None,
+        drift_score: float | None = None,
+        new_partitions: int | None = None,
+    ) -> Evidence:
         """Evidence for a decision about training on data up to `partition`."""
         age: timedelta | None = None
         if self.champion is not None:
@@ -71,11 +80,41 @@ class ModelState:
             partitions=partitions,
             needed=self.spec.min_window + self.spec.train.label_delay if self.spec.scheme else 1,
             drift_alarm=alarm,
+            drift_score=drift_score,
             champion_age=age,
+            new_partitions=new_partitions,
+            changed=self._changed(),
         )
 
+    def new_partitions(
+        self, partition: str | None, stored: Collection[str] | None = None
+    ) -> int | None:
+        """Feature partitions since the last candidate; None without one.
+
+        Args:
+            partition: the newest feature partition as far as the tick knows.
+            stored: the partitions that exist; None counts those that the calendar has, which may be
+                more. Counted only where the policy asks.
+        """
+        policy, candidate = self.spec.retrain, self.latest.get("candidate_model")
+        asked = policy.on_new_partitions is not None or policy.min_new_partitions > 1
+        last = candidate.partition if candidate else None
+        if not asked or self.spec.scheme is None or partition is None or last is None:
+            return None
+        if stored is not None:
+            return sum(key > last for key in stored)
+        return max(len(self.spec.scheme.between(last, partition)) - 1, 0)
+
+    def _changed(self) -> bool | None:
+        """Whether code or spec changed since the last candidate; None where it cannot be told."""
+        candidate = self.latest.get("candidate_model")
+        trained = candidate.metadata.get("training_code") if candidate else None
+        if not self.spec.retrain.on_change or trained is None:
+            return None
+        return trained != training_code(self.spec)
+
     def history(self) -> History:
-        """What was done before, for the guards."""
+        """What was done before, as far as the reads of all models show it; see `full_history`."""
         candidate = self.latest.get("candidate_model")
         last = None
         lost = self.vacancy.promoted_at.timestamp() if self.vacancy else 0.0
@@ -85,10 +124,58 @@ class ModelState:
         return History(in_flight=self.in_flight is not None, last_retraining=last)
 
 
+def full_history(instance: dg.DagsterInstance, state: ModelState) -> History:
+    """History with rejections and past runs, where the policy asks for them.
+
+    Two reads per model: only for one that is about to be retrained.
+    """
+    policy, history = state.spec.retrain, state.history()
+    if policy.backoff is not None:
+        history = replace(history, rejections=_rejections(instance, state.spec.name))
+    if policy.budget is not None:
+        history = replace(history, runs=_past_runs(instance, state.spec.name))
+    return history
+
+
+def _rejections(instance: dg.DagsterInstance, model: str) -> int:
+    """Candidates since the last promotion, each version of a partition once."""
+    promoted = instance.fetch_materializations(asset_key(model, "promoted_model"), limit=1).records
+    candidates = instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=asset_key(model, "candidate_model"),
+            after_storage_id=promoted[0].storage_id if promoted else None,
+        ),
+        limit=100,
+    )
+    found = set()
+    for record in candidates.records:
+        materialization = record.asset_materialization
+        version = materialization.metadata.get("model_version") if materialization else None
+        found.add((record.partition_key, version.value if version else None))
+    return len(found)
+
+
+def _past_runs(instance: dg.DagsterInstance, model: str) -> tuple[PastRun, ...]:
+    """Retrainings that sensors and schedules started in the last 7 days, on the wall clock."""
+    now = datetime.now(UTC)
+    records = instance.get_run_records(
+        filters=dg.RunsFilter(
+            tags={Tag.KIND: "retrain", Tag.MODEL: model}, created_after=now - timedelta(days=7)
+        )
+    )
+    return tuple(
+        PastRun(
+            ago=now - record.create_timestamp,
+            compute_seconds=(record.end_time or now.timestamp()) - record.start_time
+            if record.start_time is not None
+            else 0.0,
+        )
+        for record in records
+    )
+
+
 def end_of(spec: ModelSpec, partition: str | None, latest: Latest | None) -> datetime:
     """End of a partition; of an unpartitioned table, when it was last written (or now)."""
-    from datetime import UTC
-
     if spec.scheme is not None and partition is not None:
         return spec.scheme.window(partition).end
     return datetime.fromtimestamp(latest.timestamp, UTC) if latest else datetime.now(UTC)

@@ -25,10 +25,17 @@ from retrain_assets.orchestration.keys import (
     retrain_keys,
     stages_of,
 )
-from retrain_assets.orchestration.observe import IN_PROGRESS, Latest, ModelState, observe
+from retrain_assets.orchestration.observe import (
+    IN_PROGRESS,
+    Latest,
+    ModelState,
+    full_history,
+    observe,
+)
 from retrain_assets.orchestration.platform import Platform
-from retrain_assets.policy import Decision, Trigger, decide
+from retrain_assets.policy import Decision, History, Trigger, decide, unmeasured
 from retrain_assets.settings import Settings
+from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_sensors", "retrain_request"]
@@ -39,6 +46,7 @@ _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
 _RECONCILE_SECONDS = 60
 _RETRY_AFTER_SECONDS = (60, 600, 3600)
+_BY_ITSELF: tuple[Trigger, ...] = ("first", "performance", "cost", "age", "new_data", "change")
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
     "dagster/asset_partition_range_end",
@@ -287,20 +295,22 @@ def _drift(
         latest = state.latest.get("drift_report")
         if latest is None or latest.storage_id <= cursor.get(name, 0):
             continue
+        if state.spec.retrain.conditions_needed > 1:
+            continue  # what takes several conditions is decided where all of them are looked at
         if len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
         alarmed = _alarmed_report(context, state, cursor.get(name), latest)
         decision = Decision("wait", None, ("no alarm",))
         if alarmed is not None:
-            storage_id, partition = alarmed
-            moment = str(storage_id) if state.spec.scheme else _content(state)
+            moment = str(alarmed.storage_id) if state.spec.scheme else _content(state)
             decision, request = retrain_request(
                 context.instance,
                 state,
                 platform,
-                partition,
+                alarmed.partition,
                 only=("drift",),
                 alarm=True,
+                drift_score=_score(alarmed.metadata),
                 run_key=moment,
             )
             if request is not None:
@@ -334,16 +344,15 @@ def _first_few(lines: Sequence[str], limit: int = 5) -> str:
 
 def _alarmed_report(
     context: dg.SensorEvaluationContext, state: ModelState, after: int | None, latest: Latest
-) -> tuple[int, str | None] | None:
-    """The newest report past the cursor that raises the alarm: its storage id and partition.
+) -> Latest | None:
+    """The newest report past the cursor that raises the alarm.
 
     "Latest" would hide an earlier partition where two land between ticks. Without a cursor only the
     latest counts: old alarms were answered by whoever answered then. A report that was measured
     against a former champion raises no alarm about the present one.
     """
     if after is None:
-        alarmed = _alarms(state, latest.metadata.get("alarm"), latest.metadata.get("reference"))
-        return (latest.storage_id, latest.partition) if alarmed else None
+        return latest if _alarms(state, latest.metadata) else None
     key = asset_key(state.spec.name, "drift_report")
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=1000
@@ -353,25 +362,33 @@ def _alarmed_report(
         if materialization is None:
             continue
         values = {name: value.value for name, value in materialization.metadata.items()}
-        if _alarms(state, values.get("alarm"), values.get("reference")):
-            return record.storage_id, record.partition_key
+        if _alarms(state, values):
+            return Latest(record.storage_id, record.partition_key, record.timestamp, values)
     return None
 
 
-def _alarms(state: ModelState, alarm: object, reference: object) -> bool:
+def _alarms(state: ModelState, report: Mapping[str, object]) -> bool:
     present = f"champion v{state.champion.version}" if state.champion else None
-    stale = str(reference).startswith("champion v") and reference != present
-    return bool(alarm) and not stale
+    reference = str(report.get("reference"))
+    stale = reference.startswith("champion v") and reference != present
+    return bool(report.get("alarm")) and not stale
 
 
-# ----------------------------------------------------------------------------- age, first champion
+def _score(report: Mapping[str, object]) -> float | None:
+    score = report.get("drift_score")
+    return float(score) if isinstance(score, int | float) else None
+
+
+# ------------------------------------------------------- first champion, and conditions but drift
 
 
 def _freshness(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SensorResult | dg.SkipReason:
     """Trains the first champion as soon as there is enough data, and retrains a model whose
-    champion's data is older than `retrain.max_age`."""
+    champion's data is older than `retrain.max_age`, that has `retrain.on_new_partitions` new ones, or
+    whose code or spec changed (`retrain.on_change`); and decides about the models that are retrained
+    only when several conditions hold at once."""
     platform: Platform = context.resources.platform
     states = observe(context.instance, platform.ledger, specs.values())
     requests: list[dg.RunRequest] = []
@@ -385,20 +402,28 @@ def _freshness(
         moment = features.partition or _content(state)
         if state.vacancy is not None:  # the first champion of this data was asked for before
             moment += f"|after {state.vacancy.sequence}"
+        report = state.latest.get("drift_report")
+        jointly = state.spec.retrain.conditions_needed > 1
         decision, request = retrain_request(
             context.instance,
             state,
             platform,
             features.partition,
-            only=("first", "age"),
+            only=(*_BY_ITSELF, "drift") if jointly else _BY_ITSELF,
             run_key=moment,
+            alarm=_alarms(state, report.metadata) if jointly and report else None,
+            drift_score=_score(report.metadata) if jointly and report else None,
         )
         if request is not None:
             requests.append(request)
         elif decision.trigger is not None:
             waiting.append(f"{state.spec.name}: {', '.join(decision.reasons)}")
+        elif fields := unmeasured(state.spec.retrain):
+            waiting.append(
+                f"{state.spec.name}: {', '.join(fields)}: only replay measures this so far"
+            )
     if not requests:
-        return dg.SkipReason(_first_few(waiting) or "every champion is young enough")
+        return dg.SkipReason(_first_few(waiting) or "no champion needs to be retrained")
     return dg.SensorResult(run_requests=requests)
 
 
@@ -425,7 +450,8 @@ def retrain_request(
     *,
     only: tuple[Trigger, ...],
     run_key: str,
-    alarm: bool = False,
+    alarm: bool | None = None,
+    drift_score: float | None = None,
 ) -> tuple[Decision, dg.RunRequest | None]:
     """Decide about one model, and the run to request if the answer is to retrain.
 
@@ -437,33 +463,40 @@ def retrain_request(
         partition: the newest feature partition as far as the tick knows.
         only: triggers that the caller answers for; the others are somebody else's.
         run_key: what makes this request unique, beside the model and the trigger.
-        alarm: whether a new drift report raises the alarm.
+        alarm: whether a new drift report raises the alarm; None where the caller does not look.
+        drift_score: that report's score.
     """
     spec = state.spec
     needed = state.evidence(partition, partitions=0).needed
 
-    def ask(key: str | None, partitions: int) -> Decision:
-        evidence = state.evidence(key, partitions=partitions, alarm=alarm)
+    def ask(key: str | None, partitions: int, new: int | None, past: History) -> Decision:
+        evidence = state.evidence(
+            key, partitions=partitions, alarm=alarm, drift_score=drift_score, new_partitions=new
+        )
         if "schedule" in only:
             evidence = dataclasses.replace(evidence, asked="schedule")
-        return decide(spec.retrain, evidence, state.history(), state.now(key))
+        return decide(spec.retrain, evidence, past, state.now(key))
 
-    decision = ask(partition, needed)
+    decision = ask(partition, needed, state.new_partitions(partition), state.history())
     if decision.trigger is not None and decision.trigger not in only:
         return Decision(
             "wait", None, (f"the trigger '{decision.trigger}' has its own sensor",)
         ), None
     if decision.action != "retrain":
         return decision, None
+    past, count, new = full_history(instance, state), needed, None
     if spec.scheme is not None:
         stored = platform.store.partitions(spec.name, "features")
         if not stored:
             return Decision("wait", decision.trigger, ("no feature partition is stored",)), None
-        partition = max(stored)
-        decision = ask(partition, len(stored))
-        if decision.action != "retrain":
-            return decision, None
+        partition, count = max(stored), len(stored)
+        new = state.new_partitions(partition, stored)
+    decision = ask(partition, count, new, past)
+    if decision.action != "retrain":
+        return decision, None
     key = f"retrain|{spec.name}|{decision.trigger}|{run_key}"
+    if "change" in decision.fired:  # several changes may come on the same data
+        key += f"|{training_code(spec)}"
     attempt = _attempt(instance, key)
     if attempt is None:
         waits = ("but its run for this data has failed and is not due again",)

@@ -177,6 +177,8 @@ def build_candidate(
         store_predictions(store, spec.name, fingerprint, model, rows.holdout)
     pictures = _pictures(spec, evaluation, importance)
     scores = _values(evaluation, spec.metric)
+    if found:  # a kill may have come after the version was created
+        registry.complete(found)
     version = found or _register(
         spec, partition, rows, model, fingerprint, evaluation, registry, pictures, reference,
         parent_run_id,

@@ -202,9 +202,16 @@ class MlflowRegistry:
                         )  # fmt: skip
                     attempt = _Attempt(run_id, logged)
                 found = _register(client, model, fingerprint, attempt, metrics, tags)
-            _end_run(client, found.run_id)
-            _set_alias(client, model, "candidate", found.version)
+            _complete(client, found)
             return found
+
+    def complete(self, found: ModelVersion) -> None:
+        """End what a killed `log_candidate` left open: the run, the alias `candidate`.
+
+        Repeating it changes nothing.
+        """
+        with self._speaking(f"completing {found.model} v{found.version}") as client:
+            _complete(client, found)
 
     def load(self, model: str | ModelVersion, version: str | None = None) -> "TabularModel":
         """The model of a version, ready to predict: `load(found)` or `load("churn", "3")`.
@@ -849,9 +856,10 @@ def _register(
     return winner
 
 
-def _end_run(client: "MlflowClient", run_id: str) -> None:
-    if client.get_run(run_id).info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+def _complete(client: "MlflowClient", found: ModelVersion) -> None:
+    if client.get_run(found.run_id).info.status != "FINISHED":
+        client.set_terminated(found.run_id, "FINISHED")
+    _set_alias(client, found.model, "candidate", found.version)
 
 
 def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:

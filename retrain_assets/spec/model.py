@@ -27,9 +27,11 @@ from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, sh
 __all__ = [
     "METRICS",
     "Alarm",
+    "Backoff",
     "Budgets",
     "Column",
     "Contract",
+    "Cost",
     "Drift",
     "Features",
     "Freshness",
@@ -39,8 +41,10 @@ __all__ = [
     "Guard",
     "ModelSpec",
     "Multivariate",
+    "OnPerformance",
     "Partitions",
     "Retrain",
+    "RetrainBudget",
     "Slices",
     "Source",
     "SqlSource",
@@ -431,28 +435,199 @@ class Drift(_Frozen):
             "that seasons are no drift; false where single thresholds shall hold as they stand."
         ),
     )
+    prediction: bool = Field(
+        True,
+        description=(
+            "Compare the champion's scores with those of its training rows, as evidence; false saves "
+            "about 1 s of CPU per monitor run, most of it to import LightGBM."
+        ),
+    )
     multivariate: Multivariate | None = Field(
         None,
         description=(
-            "All features together; by default not computed, since it costs some seconds of CPU per "
+            "All features together; by default not computed, since it costs about a second of CPU per "
             "report."
         ),
     )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
+class OnPerformance(_Frozen):
+    """How much worse the champion may get, in `gate.metric`; floor, max_drop or both."""
+
+    floor: float | None = Field(None, description="Worst value of the metric that is put up with.")
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        description="Largest loss against the value on the champion's holdout, in the metric's unit.",
+    )
+    estimate: bool = Field(
+        True,
+        description="Whether estimated performance counts where labels have not come (it assumes "
+        "that no concept drifted; not for ranking and r2).",
+    )
+    of_last: int = Field(
+        1, ge=1, le=100, description="Partitions with a known performance that are looked at."
+    )
+    at_least: int = Field(
+        1,
+        ge=1,
+        description="Partitions among them that must be beyond the bound, interval and all.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OnPerformance":
+        if self.floor is None and self.max_drop is None:
+            raise ValueError("give floor, max_drop or both")
+        if self.at_least > self.of_last:
+            raise ValueError(f"at_least {self.at_least} is more than of_last {self.of_last}")
+        return self
+
+
+class Cost(_Frozen):
+    """Prices in one unit (money, seconds): retrain when staleness has come to cost more."""
+
+    retraining: float = Field(gt=0, description="Cost of one retraining.")
+    per_unit_loss: float = Field(
+        gt=0, description="Cost of one unit of `gate.metric` lost against the champion's holdout."
+    )
+    per: Literal["partition", "1000 rows"] = Field(
+        "partition", description="On how much data a unit is lost at that cost."
+    )
+
+
+class Backoff(_Frozen):
+    """Longer and longer waits while candidates are rejected (data time)."""
+
+    first: Duration = Field(
+        description="Wait after the first rejection; doubled after each further."
+    )
+    at_most: Duration = Field(description="Longest wait.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Backoff":
+        if self.at_most < self.first:
+            raise ValueError("at_most must not be shorter than first")
+        return self
+
+
+class RetrainBudget(_Frozen):
+    """What retrainings may use up in any 7 days; only a person's demand goes beyond."""
+
+    runs_per_week: int | None = Field(None, ge=1, description="Retrainings that were started.")
+    compute_seconds_per_week: float | None = Field(
+        None, gt=0, description="Seconds that they ran; when used up, none is started."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "RetrainBudget":
+        if self.runs_per_week is None and self.compute_seconds_per_week is None:
+            raise ValueError("give runs_per_week, compute_seconds_per_week or both")
+        return self
+
+
 class Retrain(_Frozen):
-    """What starts a retraining, and what holds it back."""
+    """What starts a retraining, and what holds it back.
+
+    The schedule, the first champion and a person start one by themselves; the conditions (on_drift,
+    on_performance, cost, max_age, on_new_partitions, on_change) as `combine` or `at_least` says.
+    """
 
     schedule: Cron | None = Field(None, description="Cron expression.")
     timezone: str = Field("UTC", description="Time zone of the schedule.")
     on_drift: bool = Field(True, description="Retrain when the drift alarm is raised.")
+    min_drift_score: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "Least drift score beside the alarm (0.5: every feature at its threshold, weighed by "
+            "importance)."
+        ),
+    )
+    needs_prediction_drift: bool = Field(
+        False,
+        description="Whether the champion's predictions must have drifted beside the alarm: drift "
+        "that does not move them changes nothing for whoever uses them.",
+    )
+    on_performance: OnPerformance | None = Field(
+        None, description="Retrain when the champion is worse than this, realised or estimated."
+    )
+    cost: Cost | None = Field(
+        None,
+        description="Retrain when the loss since the last retraining and until the next partition "
+        "costs more than retraining.",
+    )
     max_age: Duration | None = Field(
         None, description="Retrain when the champion's data is older than this (data time)."
     )
-    cooldown: Duration | None = Field(
-        None, description="Least time between two retrainings that drift or age start (data time)."
+    on_new_partitions: int | None = Field(
+        None, ge=1, description="Retrain when this many partitions came since the last retraining."
     )
+    on_change: bool = Field(
+        False,
+        description="Retrain when features, target, task or train changed since the last retraining "
+        "(of Python features, their file).",
+    )
+    combine: Literal["any", "all"] = Field(
+        "any", description="Whether one of the conditions that are on must hold, or every one."
+    )
+    at_least: int | None = Field(
+        None, ge=2, description="Instead of `combine`: how many conditions must hold at once."
+    )
+    cooldown: Duration | None = Field(
+        None, description="Least time between two retrainings that conditions start (data time)."
+    )
+    min_new_partitions: int = Field(
+        1, ge=1, description="Fewest partitions between two retrainings that conditions start."
+    )
+    backoff: Backoff | None = Field(
+        None, description="How long conditions wait after rejected candidates."
+    )
+    budget: RetrainBudget | None = Field(
+        None, description="What may be used up in 7 days, by the schedule too."
+    )
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions that are on, in the order in which they are reported."""
+        on = {
+            "drift": self.on_drift,
+            "performance": self.on_performance is not None,
+            "cost": self.cost is not None,
+            "age": self.max_age is not None,
+            "new_data": self.on_new_partitions is not None,
+            "change": self.on_change,
+        }
+        return tuple(name for name, is_on in on.items() if is_on)
+
+    @property
+    def conditions_needed(self) -> int:
+        """How many of them must hold."""
+        if self.at_least is not None:
+            return self.at_least
+        return max(len(self.conditions), 1) if self.combine == "all" else 1
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Retrain":
+        if self.at_least is not None and self.combine == "all":
+            raise ValueError("give combine: all or at_least, not both")
+        if self.at_least is not None and self.at_least > len(self.conditions):
+            raise ValueError(
+                f"at_least asks for {self.at_least} conditions, but {len(self.conditions)} are on "
+                f"({', '.join(self.conditions) or 'none'})"
+            )
+        if self.on_new_partitions is not None and self.on_new_partitions < self.min_new_partitions:
+            raise ValueError(
+                f"on_new_partitions {self.on_new_partitions} is below min_new_partitions "
+                f"{self.min_new_partitions}, which would hold it back"
+            )
+        needs = self.min_drift_score > 0 or self.needs_prediction_drift
+        if needs and not self.on_drift:
+            raise ValueError(
+                "min_drift_score and needs_prediction_drift say more of on_drift: true"
+            )
+        return self
 
     @field_validator("timezone")
     @classmethod
@@ -770,6 +945,13 @@ class ModelSpec(_Frozen):
                 "source.available: with partitions: none nothing says when there is new data to "
                 "read; give available, or add retrain.schedule"
             )
+        problems += [
+            f"retrain.{field}: only with partitions"
+            for field in ("cost", "on_new_partitions")
+            if getattr(self.retrain, field) is not None
+        ]
+        if self.retrain.min_new_partitions > 1:
+            problems.append("retrain.min_new_partitions: only with partitions")
         if self.retrain.max_age is not None and self.retrain.schedule is None:
             problems.append(
                 "retrain.max_age: with partitions: none, age is measured when data is read; "
