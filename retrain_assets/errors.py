@@ -12,7 +12,9 @@
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
-        └── RolledBack       a person has rolled this very version back
+        ├── RolledBack       this very version was rolled back, by a person or by the guard
+        ├── Declined         a person has rejected this very candidate
+        └── NotAwaiting      the version does not wait for approval (any more)
 
 Messages name the subject, the rule, the value and the remedy. A message never contains the value of
 an environment variable.
@@ -23,9 +25,11 @@ from dataclasses import dataclass
 __all__ = [
     "ChampionChanged",
     "ContractError",
+    "Declined",
     "DriftError",
     "FeatureError",
     "LedgerError",
+    "NotAwaiting",
     "Problem",
     "RegistryError",
     "RetrainError",
@@ -130,4 +134,12 @@ class ChampionChanged(LedgerError):
 
 
 class RolledBack(LedgerError):
-    """The version was champion and a person rolled it back: it does not come back by itself."""
+    """The version was champion and was rolled back: it does not come back by itself."""
+
+
+class Declined(LedgerError):
+    """A person rejected the candidate: the same data does not propose it again by itself."""
+
+
+class NotAwaiting(LedgerError):
+    """The version does not wait for approval: it never did, or somebody has decided."""

@@ -9,7 +9,18 @@ from typing import Literal
 __all__ = ["Kind", "Message"]
 
 Kind = Literal[
-    "run_failed", "contract", "rejected", "drift", "stale", "broken_spec", "promoted", "rolled_back"
+    "run_failed",
+    "contract",
+    "rejected",
+    "approval",
+    "aliases",
+    "champion_lost",
+    "drift",
+    "stale",
+    "broken_spec",
+    "promoted",
+    "rolled_back",
+    "guard",
 ]
 
 
@@ -34,7 +45,7 @@ class Message:
     @property
     def severity(self) -> Literal["failure", "warning", "success"]:
         """How urgent it looks where the receiving service can show that."""
-        if self.kind in ("run_failed", "contract", "broken_spec"):
+        if self.kind in ("run_failed", "contract", "broken_spec", "champion_lost"):
             return "failure"
         return "success" if self.kind == "promoted" else "warning"
 

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["StatusRow", "status_notes", "status_table"]
 
-State = Literal["broken", "failing", "drifting", "waiting", "retraining", "healthy"]
-_ORDER: tuple[State, ...] = ("broken", "failing", "drifting", "waiting", "retraining", "healthy")
+State = Literal["broken", "failing", "approval", "drifting", "waiting", "retraining", "healthy"]
+_ORDER: tuple[State, ...] = get_args(State)
 _COLOURS = {
     "broken": "bold red",
     "failing": "red",
+    "approval": "magenta",
     "drifting": "yellow",
     "waiting": "cyan",
     "retraining": "blue",
@@ -26,8 +27,9 @@ class StatusRow:
     """One model at one moment.
 
     Attributes:
-        state: `broken` (spec in quarantine), `failing` (last run failed), `drifting` (alarm),
-            `waiting` (no champion yet), `retraining`, `healthy`.
+        state: `broken` (spec in quarantine), `failing` (last run failed), `approval` (a candidate
+            awaits a person), `drifting` (alarm), `waiting` (no champion yet), `retraining`,
+            `healthy`.
         champion: version that serves, None before the first.
         promoted_at: when it was promoted, ISO 8601 UTC.
         metric, value: the gate's metric of the champion on its holdout.
@@ -37,6 +39,7 @@ class StatusRow:
         drift_score: of the newest drift report.
         last_run: status of the latest run of any of the model's assets.
         last_run_at: when it was last updated, ISO 8601 UTC.
+        awaits: version of the candidate that awaits approval, None where none does.
         note: what a person should know: the error, the reason, what is waited for.
     """
 
@@ -53,6 +56,7 @@ class StatusRow:
     drift_score: float | None = None
     last_run: str | None = None
     last_run_at: str | None = None
+    awaits: str | None = None
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Every function here takes a spec and returns the function that Dagster calls.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ import dagster as dg
 from retrain_assets.errors import (
     ChampionChanged,
     ContractError,
+    Declined,
     FeatureError,
     LedgerError,
     RegistryError,
@@ -21,7 +23,7 @@ from retrain_assets.errors import (
     SourceError,
 )
 from retrain_assets.orchestration import metadata
-from retrain_assets.orchestration.alerting import alert
+from retrain_assets.orchestration.alerting import alert, repair_message, send_logged
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
 from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
@@ -29,12 +31,25 @@ from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
-    from retrain_assets.data.ingest import Ingested
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
 
-__all__ = ["candidate_model", "drift_report", "features", "promoted_model", "raw_data"]
+    from retrain_assets.data.ingest import Ingested
+    from retrain_assets.promotion.ledger import Promotion
+    from retrain_assets.training.model import TabularModel
+
+__all__ = [
+    "candidate_model",
+    "drift_report",
+    "features",
+    "guard_report",
+    "promoted_model",
+    "raw_data",
+]
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
-_FINAL = (ChampionChanged, RolledBack)
+_FINAL = (ChampionChanged, RolledBack, Declined)
 _RETRIES, _RETRY_SECONDS = 2, 5
 
 
@@ -90,6 +105,20 @@ def _record_good(context: dg.AssetExecutionContext, done: "Sequence[Ingested]") 
                 metadata=metadata.table_metadata(item),
             )
         )
+
+
+def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
+    """Before a run relies on the champion: make the registry follow the ledger, and say so."""
+    from retrain_assets.promotion.reconcile import reconcile
+
+    platform: Platform = context.resources.platform
+    url = f"{platform.settings.dagster_url}/runs/{context.run.run_id}"
+    for repair in reconcile([spec.name], registry=platform.registry, ledger=platform.ledger):
+        context.log.warning(f"{spec.name}: {repair.text}")
+        message = repair_message(repair, url)
+        # What cannot be mended is told by the sensor, once.
+        if message is not None and repair.kind not in ("no_previous", "unresolved"):
+            send_logged(message, spec, context.log)
 
 
 def raw_data(spec: ModelSpec) -> Callable[..., Any]:
@@ -152,9 +181,10 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def drift_report(spec: ModelSpec) -> Callable[..., Any]:
-    """Compare each partition with the champion's training rows; alert when the alarm starts."""
+    """Compare each partition with what the champion was trained on; alert when the alarm starts."""
 
     def drift_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.drift.history import read_history
         from retrain_assets.drift.watch import ChampionReference, watch
 
         platform: Platform = context.resources.platform
@@ -162,14 +192,23 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures(context):
             champion = platform.ledger.champion(spec.name)
-            reference = (
-                ChampionReference(champion.version, champion.fingerprint) if champion else None
-            )
+            reference = None
+            if champion is not None:
+                trained_on = champion.evidence.get("candidate", {}).get("trained_on", "")
+                reference = ChampionReference(champion.version, champion.fingerprint, trained_on)
             last, began = None, None
-            for item in watch(spec, partitions, features.store, reference, features.existing()):
+            predict = None if champion is None else _champion_scores(platform, spec, champion)
+            for item in watch(
+                spec, partitions, features.store, reference, features.existing(), predict
+            ):
                 last = item
                 began = item if item.alarm_is_new else began
-                values = metadata.drift_metadata(item, with_picture=item.partition == keys[-1])
+                history = (
+                    read_history(spec, item.partition, features.store)
+                    if item.partition is not None and item.partition == keys[-1]
+                    else None
+                )
+                values = metadata.drift_metadata(item, history)
                 _describe(context, item.partition, values)
         assert last is not None
         if began is not None and last.alarm:
@@ -198,6 +237,59 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
     return drift_report
 
 
+def _champion_scores(
+    platform: Platform, spec: ModelSpec, champion: "Promotion"
+) -> "Callable[[pa.Table], NDArray[np.float64]]":
+    """The champion's scores of a table; its files are loaded with the first one."""
+
+    @cache
+    def model() -> "TabularModel":
+        from retrain_assets.promotion.model_files import load_model
+
+        found = load_model(platform.store, spec.name, champion.fingerprint)
+        return found or platform.registry.load(spec.name, champion.version)
+
+    def scores(table: "pa.Table") -> "NDArray[np.float64]":
+        known = [name for name in model().encoding.names if name in table.column_names]
+        return model().predict(table.select(known).to_pandas())
+
+    return scores
+
+
+def guard_report(spec: ModelSpec) -> Callable[..., Any]:
+    """Compare a promoted model with the one it replaced, while labels of the first partitions come."""
+
+    def guard_report(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
+        from retrain_assets.promotion.guard import guard, mark_told
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = guard(
+                spec,
+                store=features.store,
+                registry=platform.registry,
+                ledger=platform.ledger,
+                existing=features.existing(),
+            )
+            if found is None:  # no report, but Dagster wants a result of every check
+                text = "no promotion is in its guard period"
+                yield dg.AssetCheckResult(passed=True, check_name="no_loss", description=text)
+                return
+            if found.worse is not None and not found.told:
+                alert(context, spec, "guard", found.title, f"{found.sentence}\n\n{found.remedy}")
+                mark_told(features.store, found)
+        _describe(context, _partitions(context)[-1], metadata.guard_metadata(found))
+        yield dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(
+                    passed=found.worse is None, check_name="no_loss", description=found.sentence
+                )
+            ]
+        )
+
+    return guard_report
+
+
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
     """Train, evaluate beside the champion, register."""
 
@@ -209,6 +301,8 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
+        with _readable_failures(context):
+            _follow_ledger(context, spec)
         with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
             candidate, pictures = build_candidate(
                 spec,
@@ -227,7 +321,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
-    """Judge the candidate from its stored evidence; promote a winner, else alert and fail."""
+    """Judge the candidate from its stored evidence; promote a winner or ask, else alert and fail."""
 
     def promoted_model(context: dg.AssetExecutionContext) -> Iterator[Any]:
         from retrain_assets.promotion.promote import judge_and_promote
@@ -235,6 +329,7 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            _follow_ledger(context, spec)
             outcome = judge_and_promote(
                 spec,
                 partition,
@@ -257,6 +352,12 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
             yield dg.MaterializeResult(
                 metadata={"model_version": outcome.promotion.version, **values}
             )
+            return
+        if outcome.review is not None:
+            waits = metadata.approval_text(outcome.review)
+            context.log.info(f"{outcome.sentence}; waits for approval:\n{waits}")
+            alert(context, spec, "approval", f"{spec.name}: v{outcome.review.version} awaits approval",
+                  f"{outcome.sentence}\n\n{values['gate'].value}\n\n{waits}")  # fmt: skip
             return
         decision = outcome.report.decision
         verdict = "rejected" if decision == "reject" else "could not be judged"

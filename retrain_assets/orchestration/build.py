@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from retrain_assets.orchestration.champion_job import champion_job
 from retrain_assets.orchestration.executors import executor_of
 from retrain_assets.orchestration.factory import model_assets
 from retrain_assets.orchestration.io import TableIOManager
@@ -27,7 +28,7 @@ __all__ = ["build_definitions"]
 def build_definitions(
     specs: SpecSet | Path | str | Sequence[Path | str], settings: Settings | None = None
 ) -> dg.Definitions:
-    """All assets, sensors, schedules and resources of the valid specs, and the quarantine.
+    """All assets, sensors, schedules, resources and the job `change_champion` of the valid specs, and the quarantine.
 
     Args:
         specs: loaded specs, or folders and files to load.
@@ -48,6 +49,7 @@ def build_definitions(
         ],
         sensors=build_sensors(models, settings),
         schedules=build_schedules(models, settings),
+        jobs=[champion_job(models)] if models else [],
         resources={"platform": platform, "tables": TableIOManager(platform)},
         executor=executor_of(settings),
     )

@@ -11,20 +11,24 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from retrain_assets.data.ingest import Ingested
+    from retrain_assets.drift.history import DriftHistory
+    from retrain_assets.drift.report import DriftReport
     from retrain_assets.drift.watch import Watched
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
+    from retrain_assets.promotion.guard import Guarded
+    from retrain_assets.promotion.reviews import Review
 
 __all__ = [
+    "approval_text",
     "candidate_metadata",
     "drift_metadata",
     "gate_metadata",
+    "guard_metadata",
     "picture",
     "rounded",
     "table_metadata",
 ]
-
-_TOP_FEATURES = 5
 
 
 def picture(png: bytes) -> str:
@@ -53,24 +57,53 @@ def table_metadata(item: "Ingested") -> dict[str, Any]:
     }
 
 
-def drift_metadata(item: "Watched", *, with_picture: bool) -> dict[str, Any]:
-    """Metadata of one drift report; severities of the worst features plot over time."""
-    from retrain_assets.drift.render import drift_picture, report_markdown
+def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> dict[str, Any]:
+    """Metadata of one drift report, with the heat map of `history` where it is given.
+
+    Numbers plot over time: the score, and severities of the same few features in every partition.
+    Distributions are drawn where there is something to see, drift or the newest partition (the one
+    with the history), since every event is kept for ever.
+    """
+    from retrain_assets.drift.history import CEILING, followed_features
+    from retrain_assets.drift.render import history_markdown, report_markdown
 
     report = item.report
-    text = report_markdown(report)
-    if with_picture and report.features and item.reference.num_rows and item.current.num_rows:
-        text += "\n\n" + picture(drift_picture(report, item.reference, item.current))
-    return {
+    shown = history is not None or item.partition is None or report.verdict == "drifted"
+    values = {
         "verdict": report.verdict,
         "alarm": item.alarm,
         **rounded({"drift_score": report.score, "share_drifted": report.share_drifted}),
         "rows_current": report.n_current,
         "rows_reference": report.n_reference,
         "reference": report.reference,
-        "report": dg.MetadataValue.md(text),
-        **rounded({f"severity/{f.feature}": f.severity for f in report.features[:_TOP_FEATURES]}),
+        "report": dg.MetadataValue.md(report_markdown(report, item.pictures if shown else None)),
     }
+    if history is not None and history.features:
+        values["heat_map"] = dg.MetadataValue.md(history_markdown(history))
+    if report.features:
+        values |= rounded({"severity_max": min(report.features[0].severity, CEILING)})
+    values |= rounded(_beside(report))
+    followed = followed_features(report)
+    return values | rounded({f"severity/{x.feature}": min(x.severity, CEILING) for x in followed})
+
+
+def _beside(report: "DriftReport") -> dict[str, float]:
+    """What stands beside the features, as numbers that plot: severities, of several classes the worst.
+
+    A label without values has no number, rather than 0.
+    """
+    from retrain_assets.drift.history import CEILING
+
+    found: dict[str, float] = {}
+    if report.prediction:
+        worst = max(row.severity for row in report.prediction)
+        found["prediction_drift"] = min(worst, CEILING)
+    if report.label is not None and report.label.n_current:
+        found["label_drift"] = min(report.label.severity, CEILING)
+    joint = report.multivariate
+    if joint is not None and joint.auc is not None:
+        found |= {"auc": joint.auc, "auc_threshold": joint.threshold}
+    return found
 
 
 def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) -> dict[str, Any]:
@@ -113,3 +146,41 @@ def gate_metadata(report: "GateReport") -> dict[str, Any]:
         **rounded({name: value for name, value in numbers.items() if value is not None}),
         "gate": dg.MetadataValue.md(gate_markdown(report)),
     }
+
+
+def guard_metadata(found: "Guarded") -> dict[str, Any]:
+    """Metadata of a guarded promotion: the realised gain beside the expected one, look by look."""
+    lines = ["| through | partitions | rows | gain | at least | at most | |", "|" + "---|" * 7]
+    lines += [
+        f"| {look.through_partition} | {look.partitions} | {look.rows:,} | {look.gain:+.3g} "
+        f"| {look.gain_low:+.3g} | {look.gain_high:+.3g} | {look.verdict} |"
+        for look in found.outcomes
+    ]
+    numbers: dict[str, float | None] = {"expected_gain": found.pair.expected_gain}
+    if found.outcomes:
+        look = found.outcomes[-1]
+        numbers |= {
+            "realised_gain": look.gain,
+            "gain_low": look.gain_low,
+            "gain_high": look.gain_high,
+            "rows": look.rows,
+        }
+    return {
+        "verdict": "worse" if found.worse else "holds" if found.outcomes else "waiting",
+        "model_version": found.pair.promotion.version,
+        "predecessor": found.pair.predecessor.version,
+        "partitions_scored": len(found.scored),
+        **rounded({name: value for name, value in numbers.items() if value is not None}),
+        **({"waiting": found.waiting} if found.waiting else {}),
+        **({"rolled_back_to": found.rollback.version} if found.rollback else {}),
+        "guard": dg.MetadataValue.md("\n".join([found.sentence, "", *lines])),
+    }
+
+
+def approval_text(review: "Review") -> str:
+    """How a person decides about what waits, as Markdown; `change_champion` is the job for it."""
+    return (
+        f'`retrain promote {review.model} {review.version} --reason "..."` or '
+        f'`retrain reject {review.model} {review.version} --reason "..."`; in the Dagster UI, the '
+        "job `change_champion`"
+    )

@@ -48,12 +48,14 @@ class ModelState:
         latest: newest materialization by stage; stages that never ran are missing.
         champion: the ledger's champion.
         in_flight: id of a queued or running retraining, if any.
+        vacancy: the ledger's row since which there is no champion; None where it never had one too.
     """
 
     spec: ModelSpec
     latest: Mapping[str, Latest]
     champion: "Promotion | None"
     in_flight: str | None
+    vacancy: "Promotion | None" = None
 
     def now(self, partition: str | None) -> datetime:
         """Data time: the end of `partition`; the moment of the last read without partitions."""
@@ -115,7 +117,9 @@ class ModelState:
         """What was done before, as far as the reads of all models show it; see `full_history`."""
         candidate = self.latest.get("candidate_model")
         last = None
-        if candidate is not None:
+        lost = self.vacancy.promoted_at.timestamp() if self.vacancy else 0.0
+        # What was trained before the champion was lost holds nothing back.
+        if candidate is not None and candidate.timestamp > lost:
             last = end_of(self.spec, candidate.partition, candidate)
         return History(in_flight=self.in_flight is not None, last_retraining=last)
 
@@ -212,8 +216,16 @@ def observe(
         for key in run.asset_selection or ():
             if key.path[-1] == "candidate_model":
                 in_flight[key.path[0]] = run.run_id
-    champions = ledger.champions(list(by_name))
-    return {
-        name: ModelState(spec, latest[name], champions.get(name), in_flight.get(name))
-        for name, spec in by_name.items()
-    }
+    newest = ledger.newest(list(by_name))
+    states = {}
+    for name, spec in by_name.items():
+        row = newest.get(name)
+        vacant = row is not None and row.is_vacancy
+        states[name] = ModelState(
+            spec=spec,
+            latest=latest[name],
+            champion=None if vacant else row,
+            in_flight=in_flight.get(name),
+            vacancy=row if vacant else None,
+        )
+    return states

@@ -1,4 +1,4 @@
-"""What fires by itself: new partitions, drift, age, failed runs. One sensor per kind, for all models.
+"""What fires by itself: new partitions, drift, age, lost champions, failed runs. One sensor per kind, for all models.
 
 https://docs.dagster.io/guides/automate/sensors
 
@@ -16,7 +16,15 @@ from typing import Any
 
 import dagster as dg
 
-from retrain_assets.orchestration.keys import Tag, asset_key, asset_keys, monitor_keys, retrain_keys
+from retrain_assets.orchestration.alerting import repair_message, send_logged
+from retrain_assets.orchestration.keys import (
+    Tag,
+    asset_key,
+    asset_keys,
+    monitor_keys,
+    retrain_keys,
+    stages_of,
+)
 from retrain_assets.orchestration.observe import (
     IN_PROGRESS,
     Latest,
@@ -36,6 +44,7 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
+_RECONCILE_SECONDS = 60
 _RETRY_AFTER_SECONDS = (60, 600, 3600)
 _BY_ITSELF: tuple[Trigger, ...] = ("first", "performance", "cost", "age", "new_data", "change")
 _RANGE_START, _RANGE_END = (
@@ -63,7 +72,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
         "minimum_interval_seconds": settings.sensor_interval_seconds,
         "default_status": status,
         "asset_selection": dg.AssetSelection.assets(
-            *(key for name in specs for key in asset_keys(name))
+            *(key for spec in specs.values() for key in asset_keys(spec.name, stages_of(spec)))
         ),
         "required_resource_keys": {"platform"},
     }
@@ -89,7 +98,17 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def failure_alerts(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
         return _failure(context, specs, settings)
 
-    return [arrivals, drift_sensor, freshness_sensor, failure_alerts]
+    @dg.sensor(
+        name="champion_sensor",
+        description=_champions.__doc__,
+        minimum_interval_seconds=max(settings.sensor_interval_seconds, _RECONCILE_SECONDS),
+        default_status=status,
+        required_resource_keys={"platform"},
+    )
+    def champion_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return _champions(context, specs)
+
+    return [arrivals, drift_sensor, freshness_sensor, champion_sensor, failure_alerts]
 
 
 # ---------------------------------------------------------------------------------- arrivals
@@ -98,7 +117,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
 def _arrivals(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SensorResult | dg.SkipReason:
-    """Requests the monitor run (raw_data, features, drift_report) for every partition that a source
+    """Requests the monitor run (raw_data, features, drift_report, guard_report) for every partition that a source
     has and that was not ingested. Models with the same new partitions share a run; a backlog of
     neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
     partition whose run failed is asked for again after 1, 10 and 60 minutes; a source that cannot be
@@ -125,7 +144,9 @@ def _arrivals(
                 continue
             for group in groups:
                 wanted.setdefault(group, []).append(name)
-        requests += [_monitor_request(group, names, members[0]) for group, names in wanted.items()]
+        for group, names in wanted.items():
+            chosen = [specs[name] for name in names]
+            requests.append(_monitor_request(group, chosen, members[0]))
     if not requests:
         return dg.SkipReason("; ".join(failures) or "no source has a new partition")
     return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
@@ -232,8 +253,13 @@ def _again(
     return groups, open_ | {key: (open_[key][0] + 1, now) for key in due}
 
 
-def _monitor_request(group: _Group, names: Sequence[str], queue: str) -> dg.RunRequest:
-    keys = group.keys
+def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> dg.RunRequest:
+    keys, names = group.keys, [spec.name for spec in specs]
+    selection = [
+        key
+        for spec in specs
+        for key in monitor_keys(spec.name, guarded=spec.gate.guard is not None)
+    ]
     unpartitioned = keys[0].startswith("version ")
     tags = {
         Tag.KIND: "monitor",
@@ -246,7 +272,7 @@ def _monitor_request(group: _Group, names: Sequence[str], queue: str) -> dg.RunR
         tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
     return dg.RunRequest(
         run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
-        asset_selection=[key for name in names for key in monitor_keys(name)],
+        asset_selection=selection,
         partition_key=keys[0] if len(keys) == 1 and not unpartitioned else None,
         tags=tags,
     )
@@ -374,6 +400,8 @@ def _freshness(
         if len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
         moment = features.partition or _content(state)
+        if state.vacancy is not None:  # the first champion of this data was asked for before
+            moment += f"|after {state.vacancy.sequence}"
         report = state.latest.get("drift_report")
         jointly = state.spec.retrain.conditions_needed > 1
         decision, request = retrain_request(
@@ -487,6 +515,42 @@ def retrain_request(
         partition_key=partition,
         tags=tags,
     )
+
+
+# ------------------------------------------------------------------- the registry follows the ledger
+
+
+def _champions(
+    context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
+) -> dg.SkipReason:
+    """Makes the aliases of the model registry follow the ledger of promotions, where somebody moved
+    or deleted an alias, a version or a model by hand; says what it did, once. While the registry
+    cannot be reached nothing is changed. Requests no runs."""
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.promotion.reconcile import reconcile
+
+    platform: Platform = context.resources.platform
+    told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    settled = [event for event, kind in told.items() if kind in ("no_previous", "known")]
+    try:
+        repairs = reconcile(
+            list(specs), registry=platform.registry, ledger=platform.ledger, settled=settled
+        )
+    except RetrainError as error:
+        context.log.error(str(error))
+        return dg.SkipReason(f"nothing was changed: {error}")
+    for repair in repairs:
+        message = repair_message(repair, platform.settings.dagster_url)
+        if message is not None and repair.event not in told:
+            context.log.warning(f"{repair.model}: {repair.text}")
+            send_logged(message, specs[repair.model], context.log)
+    # Only what could not be mended: what was, and is done again, is told again.
+    lasting = {"no_previous", "known", "unresolved"}
+    context.update_cursor(
+        json.dumps({repair.event: repair.kind for repair in repairs if repair.kind in lasting})
+    )
+    new = [f"{repair.model}: {repair.text}" for repair in repairs if repair.text]
+    return dg.SkipReason(_first_few(new) or "the registry says what the ledger says")
 
 
 # ------------------------------------------------------------------------------- failed runs

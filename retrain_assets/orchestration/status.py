@@ -1,5 +1,6 @@
 """Status rows of all models, gathered in a fixed number of batched reads."""
 
+import dataclasses
 from collections.abc import Collection
 from datetime import UTC
 from typing import Any
@@ -10,6 +11,7 @@ from retrain_assets.fleet.status import StatusRow
 from retrain_assets.orchestration.keys import STAGES
 from retrain_assets.orchestration.observe import ModelState, observe
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.promotion.reviews import Review, Reviews
 from retrain_assets.settings import Settings
 from retrain_assets.spec.loading import BrokenSpec, SpecSet
 
@@ -56,13 +58,35 @@ def status_rows(
     chosen = [spec for spec in specs.specs() if names is None or spec.name in names]
     states = observe(instance, platform.ledger, chosen, STAGES)
     runs = _latest_runs(instance)
+    waiting = Reviews(platform.ledger).waiting(list(states))
     rows = [
-        _row(state, runs.get(name), failed=_failed(instance, runs.get(name), name))
+        _with_review(
+            _row(state, runs.get(name), failed=_failed(instance, runs.get(name), name)),
+            waiting.get(name),
+        )
         for name, state in states.items()
     ]
     if names is None:
         rows += [_broken_row(spec) for spec in specs.broken]
     return sorted(rows, key=lambda row: row.rank)
+
+
+def _with_review(row: StatusRow, review: Review | None) -> StatusRow:
+    """The row with what awaits a person's approval."""
+    if review is None:
+        return row
+    since = f"{review.reviewed_at:%Y-%m-%d %H:%M} UTC"
+    if review.expected_version != row.champion:
+        compared = f"v{review.expected_version}" if review.expected_version else "no champion"
+        note = f"v{review.version} awaits approval, but was compared with {compared}; retrain"
+        return dataclasses.replace(row, note="; ".join(filter(None, (row.note, note))))
+    note = f"v{review.version} awaits approval since {since}: `retrain promote {row.model}`"
+    return dataclasses.replace(
+        row,
+        state=row.state if row.state == "failing" else "approval",
+        awaits=review.version,
+        note="; ".join(filter(None, (row.note, note))),
+    )
 
 
 def _broken_row(broken: BrokenSpec) -> StatusRow:

@@ -19,6 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import TableError
+from retrain_assets.promotion.validation import (
+    Validation,
+    has_predictions,
+    store_predictions,
+    validate,
+)
 from retrain_assets.spec.model import METRICS, ModelSpec
 
 if TYPE_CHECKING:
@@ -46,12 +52,16 @@ class Candidate:
         champion_saw_holdout: whether that champion was trained on part of the holdout.
         scores: the gate's metric on the holdout, of `candidate`, `champion` and each baseline.
         train_until: the last partition (or time, or row) that the model was trained on.
+        holdout_until: the last partition of the holdout; empty without partitions, and in the
+            documents of releases that did not keep it.
         evidence: path of the holdout's truth and scores, relative to the store.
         reused: the version existed before this run.
         notes: what a reader of the numbers must know.
         earlier_uses: other candidates that were compared with a champion on the same holdout before.
         measured: size_bytes of the model's files and, where `gate.budgets` asks, p95 of the
             milliseconds to predict one row (row_ms) and 1,000 rows (batch_ms).
+        validation: what a fresh process made of the registered version; None in the documents of
+            releases that did not ask.
     """
 
     model: str
@@ -74,6 +84,8 @@ class Candidate:
     notes: tuple[str, ...]
     measured: Mapping[str, float] = field(default_factory=dict)
     earlier_uses: int = 0
+    validation: Validation | None = None
+    holdout_until: str = ""
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
@@ -84,7 +96,14 @@ class Candidate:
         """
         document = store.read_json(model, _DOCUMENT, partition)
         try:
-            return cls(**{**document, "notes": tuple(document["notes"])})
+            found = document.get("validation")
+            return cls(
+                **{
+                    **document,
+                    "notes": tuple(document["notes"]),
+                    "validation": None if found is None else Validation(**found),
+                }
+            )
         except (TypeError, KeyError) as error:
             raise TableError(
                 f"{model}: the stored candidate of {partition or 'the table'} has other fields than "
@@ -104,8 +123,10 @@ class _Rows:
     holdout_name: str
     train_until: str
     holdout_from: str
+    holdout_until: str
     fingerprints: Mapping[str, str]
     missing: tuple[str, ...]
+    partitions: tuple[str, ...] | None = None
 
     @cached_property
     def data_digest(self) -> str:
@@ -125,6 +146,8 @@ def build_candidate(
 ) -> tuple[Candidate, dict[str, bytes]]:
     """Train (or find), evaluate beside the champion, register, store the evidence.
 
+    Stored with it, and with the version: what drift is measured against, see `drift.reference`.
+
     Returns:
         The candidate, and PNG pictures by title.
 
@@ -132,6 +155,9 @@ def build_candidate(
         TableError, TrainingError: too little data, or data that cannot be trained on.
         RegistryError, LedgerError: the registry or the ledger cannot be used.
     """
+    from retrain_assets.promotion.model_files import store_model
+    from retrain_assets.training.lightgbm_trainer import feature_importance
+
     rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
     fingerprint = _fingerprint(spec, rows)
     log(
@@ -144,13 +170,19 @@ def build_candidate(
     versus = f"v{champion.version}" if champion else "none"
     evidence = f"evidence/{spec.name}/{fingerprint}-against-{versus}.parquet"
     _store_evidence(store, evidence, evaluation)
-    # The champion's training rows are what drift will be measured against.
-    store.write(spec.name, "reference", fingerprint, rows.train)
-    pictures = _pictures(spec, model, evaluation)
+    importance = feature_importance(model)
+    store_model(store, spec.name, fingerprint, model)
+    reference = _store_reference(spec, rows, model, fingerprint, importance, store)
+    if found is None or not has_predictions(store, spec.name, fingerprint):
+        store_predictions(store, spec.name, fingerprint, model, rows.holdout)
+    pictures = _pictures(spec, evaluation, importance)
     scores = _values(evaluation, spec.metric)
+    if found:  # a kill may have come after the version was created
+        registry.complete(found)
     version = found or _register(
-        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, parent_run_id
-    )
+        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, reference,
+        parent_run_id,
+    )  # fmt: skip
     log(f"version {version.version} {'found' if found else 'registered'}: {_listed(scores)}")
     candidate = Candidate(
         model=spec.name,
@@ -173,9 +205,35 @@ def build_candidate(
         notes=(*evaluation.notes, *(f"{key} is missing" for key in rows.missing)),
         measured=_measured(spec, model, rows.holdout),
         earlier_uses=_earlier_uses(spec, rows, fingerprint, store) if champion else 0,
+        validation=validate(version, store=store, registry=registry),
+        holdout_until=rows.holdout_until,
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
+
+
+def _store_reference(
+    spec: ModelSpec,
+    rows: _Rows,
+    model: "TabularModel",
+    fingerprint: str,
+    importance: Mapping[str, float],
+    store: "TableStore",
+) -> dict[str, bytes]:
+    """What drift will be measured against while this candidate is champion; files for its version."""
+    from retrain_assets.drift.reference import sample_rows, store_reference, with_scores
+
+    sample = sample_rows(rows.train)
+    scores = model.predict(sample.select(model.encoding.names).to_pandas())
+    return store_reference(
+        spec,
+        store,
+        fingerprint,
+        rows=rows.train,
+        partitions=rows.partitions,
+        sample=with_scores(sample, scores, model.classes),
+        importance=importance,
+    )
 
 
 def _store_evidence(store: "TableStore", path: str, evaluation: "Evaluation") -> None:
@@ -220,8 +278,10 @@ def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
         holdout_name=_span(plan.holdout_keys),
         train_until=plan.train_keys[-1],
         holdout_from=plan.holdout_keys[0],
+        holdout_until=plan.holdout_keys[-1],
         fingerprints=store.fingerprints(spec.name, "features", list(plan.keys)),
         missing=plan.missing_keys,
+        partitions=plan.train_keys,
     )
 
 
@@ -255,6 +315,7 @@ def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
         holdout_name=f"from {since}",
         train_until=until,
         holdout_from=since,
+        holdout_until="",
         fingerprints=store.fingerprints(spec.name, "features", [None]),
         missing=(),
     )
@@ -380,14 +441,15 @@ def _values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
     return evaluation.values(get_metric(metric))
 
 
-def _pictures(spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation") -> dict[str, bytes]:
-    from retrain_assets.training.lightgbm_trainer import feature_importance
+def _pictures(
+    spec: ModelSpec, evaluation: "Evaluation", importance: Mapping[str, float]
+) -> dict[str, bytes]:
     from retrain_assets.training.metrics import get_metric
     from retrain_assets.training.render import comparison_picture, importance_picture
 
     return {
         "Candidate against champion": comparison_picture(evaluation, get_metric(spec.metric)),
-        "Feature importance": importance_picture(feature_importance(model)),
+        "Feature importance": importance_picture(importance),
     }
 
 
@@ -400,6 +462,7 @@ def _register(
     evaluation: "Evaluation",
     registry: "MlflowRegistry",
     pictures: Mapping[str, bytes],
+    reference: Mapping[str, bytes],
     parent_run_id: str | None,
 ) -> Any:
     metrics = {
@@ -442,6 +505,7 @@ def _register(
             documents={
                 "spec.json": json.dumps(settings, indent=2),
                 "data.json": json.dumps(dict(rows.fingerprints), indent=2),
+                **reference,
             },
             dataset={
                 "name": f"{spec.name} features",

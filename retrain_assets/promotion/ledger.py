@@ -1,35 +1,40 @@
 """The promotion ledger: the append-only SQL table that says which version is champion.
 
-Belongs here: the table, compare-and-set promotion and the questions asked of the history. Does not:
-whether a candidate deserves it (`gate`), where its files are (`registry`, whose aliases only follow
-this table).
+Belongs here: compare-and-set promotion and the questions asked of the history. Does not: whether a
+candidate deserves it (`gate`), where its files are (`registry`, whose aliases only follow this
+table), the table itself (`tables`), connections (`database`).
 
 Rows are only ever inserted. `(model, sequence)` is unique, so that of two writers that saw the same
-champion one inserts `sequence + 1` and the other gets `ChampionChanged`. Works on sqlite (default)
-and PostgreSQL (`postgresql+psycopg2://`).
+champion one inserts `sequence + 1` and the other gets `ChampionChanged`.
 """
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cache
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import ChampionChanged, LedgerError
+from retrain_assets.promotion.database import Database, LostRace, insert_row
+from retrain_assets.promotion.tables import outcomes, promotions
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine, Select, Table
+    from sqlalchemy import Connection, Select, Table
 
-__all__ = ["Candidate", "Ledger", "Promotion", "rollback_target"]
+__all__ = [
+    "Candidate",
+    "GuardOutcome",
+    "Ledger",
+    "Promotion",
+    "check_entry",
+    "lost_versions",
+    "newest_rows",
+    "promote_within",
+    "rollback_target",
+    "taken_down",
+]
 
-_CONNECT_SECONDS = 5
-_BUSY_SECONDS = 30
-# Chosen once, at random: serialises the creation of the table on PostgreSQL, where two concurrent
-# CREATE TABLE IF NOT EXISTS can still collide in pg_type.
-_SCHEMA_LOCK = 7_245_018_310_663_091_517
 _IN_LIMIT = 1000
 
 
@@ -58,17 +63,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Promotion:
-    """One row of the ledger: a version that became champion.
+    """One row of the ledger: a version that became champion, or a champion that was lost.
 
     Attributes:
         sequence: 1 for the model's first promotion, then without gaps.
-        expected_version: the champion that it replaced; None for the first.
-        kind: `promotion`, or `rollback` to a version that was champion before.
+        expected_version: the champion that it replaced; None where there was none.
+        kind: `promotion`; `rollback` to a version that was champion before; `fallback` to one
+            because the champion was deleted from the registry; `vacancy`: it was deleted, and no
+            earlier champion is left, so that from here on there is none.
         actor: who promoted (a person, or the run).
         reason: why, for people.
         evidence: what the decision rested on (the gate's report), JSON.
-        promoted_at: when, UTC.
-        (the others: as in `Candidate`)
+        promoted_at: when, UTC; later than that of the row before.
+        (the others: as in `Candidate`; of a vacancy those of the version that was lost)
     """
 
     model: str
@@ -86,50 +93,85 @@ class Promotion:
     evidence: Mapping[str, Any]
     promoted_at: datetime
 
+    @property
+    def is_vacancy(self) -> bool:
+        """Whether there is no champion from this row on."""
+        return self.kind == "vacancy"
 
-@cache
-def _table() -> "Table":
-    import sqlalchemy as sa
+    @property
+    def previous_version(self) -> str | None:
+        """The version that the alias `previous` belongs on: the champion before, if it is there."""
+        return self.expected_version if self.kind in ("promotion", "rollback") else None
 
-    return sa.Table(
-        "promotions",
-        sa.MetaData(),
-        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-        sa.Column("model", sa.String(200), nullable=False),
-        sa.Column("sequence", sa.Integer, nullable=False),
-        sa.Column("version", sa.String(64), nullable=False),
-        sa.Column("run_id", sa.String(64), nullable=False),
-        sa.Column("fingerprint", sa.String(200), nullable=False),
-        sa.Column("partition", sa.String(64)),
-        sa.Column("metric", sa.String(64), nullable=False),
-        sa.Column("value", sa.Float, nullable=False),
-        sa.Column("expected_version", sa.String(64)),
-        sa.Column("kind", sa.String(16), nullable=False),
-        sa.Column("actor", sa.String(200), nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("evidence", sa.JSON, nullable=False),
-        sa.Column("promoted_at", sa.String(40), nullable=False),
-        sa.UniqueConstraint("model", "sequence", name="promotions_model_sequence"),
-    )
+
+@dataclass(frozen=True)
+class GuardOutcome:
+    """One row of the table of outcomes: what a promotion had brought when it was looked at.
+
+    Attributes:
+        sequence: of the promotion that is looked at.
+        through_partition: the last partition that was compared; one look for each.
+        version: the promoted version.
+        predecessor: the version that it replaced.
+        partitions, rows: how many were compared since the first.
+        metric: name of the metric.
+        expected_gain: the gain that the gate had seen on the holdout; None where it had seen none.
+        gain: the gain on these rows, in the metric's unit; positive: the promoted version is better.
+        gain_low, gain_high: its bounds, each at confidence 1 - alpha; over all looks together they
+            hold with the confidence of the guard (repeated confidence intervals).
+        fraction: of the guard period, in (0, 1].
+        alpha: level of this look.
+        verdict: `worse` where gain_high is below -max_loss, else `holds`.
+        recorded_at: when, UTC.
+    """
+
+    model: str
+    sequence: int
+    through_partition: str
+    version: str
+    predecessor: str
+    partitions: int
+    rows: int
+    metric: str
+    expected_gain: float | None
+    gain: float
+    gain_low: float
+    gain_high: float
+    fraction: float
+    alpha: float
+    verdict: str
+    recorded_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        """Expected and realised gain in one line.
+
+        For example: `expected +0.012, realised +0.009 [0.004, 0.014] over 7 partitions up to
+        2024-01-21`.
+        """
+        expected = "" if self.expected_gain is None else f"expected {self.expected_gain:+.3g}, "
+        text = (
+            f"{expected}realised {self.gain:+.3g} [{self.gain_low:.3g}, {self.gain_high:.3g}] over "
+            f"{self.partitions} partitions up to {self.through_partition}"
+        )
+        return f"{text}: worse than v{self.predecessor}" if self.verdict == "worse" else text
 
 
 class Ledger:
     """The promotions of all models in one database.
 
-    Connects when first used and holds no connection between calls, so that an instance may live in
-    a daemon, be used from several threads and survive a fork. Every method raises LedgerError when
-    the database cannot be reached or refuses; the message names the URL without its password.
+    Every method raises LedgerError when the database cannot be reached or refuses.
+
+    Attributes:
+        database: where the rows are.
     """
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._engine: Engine | None = None
-        self._created = False
+        self.database = Database(url)
 
     def champion(self, model: str) -> Promotion | None:
-        """The promotion in force, None if nothing was ever promoted."""
-        rows = self._select(lambda query: _newest_of(query, model).limit(1))
-        return rows[0] if rows else None
+        """The promotion in force, None if there is no champion."""
+        return _in_force(self.newest_of(model))
 
     def champions(self, models: Collection[str] | None = None) -> dict[str, Promotion]:
         """Promotions in force by model, in one query; models without a champion are left out.
@@ -137,31 +179,44 @@ class Ledger:
         Args:
             models: the models asked for; all of the ledger if None.
         """
+        return {name: row for name, row in self.newest(models).items() if not row.is_vacancy}
 
-        def newest(query: "Select[Any]") -> "Select[Any]":
-            import sqlalchemy as sa
+    def champion_at(self, model: str, moment: datetime) -> Promotion | None:
+        """The promotion that was in force at `moment`; None before the first, or in a vacancy.
 
-            table = _table()
-            top = sa.select(table.c.model, sa.func.max(table.c.sequence).label("top"))
-            # Longer lists would pass the databases' limit of bound parameters.
-            if models is not None and len(models) <= _IN_LIMIT:
-                top = top.where(table.c.model.in_(sorted(models)))
-            last = top.group_by(table.c.model).subquery()
-            both = sa.and_(table.c.model == last.c.model, table.c.sequence == last.c.top)
-            return query.join(last, both).order_by(table.c.model)
+        Raises:
+            LedgerError: `moment` has no time zone.
+        """
+        if moment.tzinfo is None:
+            raise LedgerError(
+                f"{model}: a moment needs a time zone, got {moment.isoformat()}; write for example "
+                f"{moment.isoformat()}+00:00"
+            )
+        until = _written(moment)
+        rows = self._select(
+            lambda query: (
+                _newest_of(query, model).where(promotions().c.promoted_at <= until).limit(1)
+            )
+        )
+        return _in_force(rows[0] if rows else None)
 
-        found = {row.model: row for row in self._select(newest)}
-        if models is None:
-            return found
-        return {model: row for model, row in found.items() if model in set(models)}
+    def newest_of(self, model: str) -> Promotion | None:
+        """The model's newest row, a vacancy too; None if nothing was ever promoted."""
+        rows = self._select(lambda query: _newest_of(query, model).limit(1))
+        return rows[0] if rows else None
 
-    def previous(self, model: str) -> Promotion | None:
-        """The promotion before the one in force: where a rollback would go; None if there is none."""
-        rows = self._select(lambda query: _newest_of(query, model).limit(2))
-        return rows[1] if len(rows) == 2 else None
+    def newest(self, models: Collection[str] | None = None) -> dict[str, Promotion]:
+        """The newest row by model, vacancies too, in one query.
+
+        Args:
+            models: the models asked for; all of the ledger if None.
+        """
+        rows = self._select(lambda query: newest_rows(query, promotions(), models))
+        wanted = None if models is None else set(models)
+        return {row.model: row for row in rows if wanted is None or row.model in wanted}
 
     def history(self, model: str) -> list[Promotion]:
-        """All promotions of a model, oldest first."""
+        """All rows of a model, oldest first."""
         return self._select(lambda query: _newest_of(query, model))[::-1]
 
     def promote(
@@ -189,24 +244,65 @@ class Ledger:
             ChampionChanged: the champion is another one by now; nothing was written.
             LedgerError: the entry is not storable, or the database cannot be reached.
         """
-        _check_entry(candidate, actor, reason, evidence)
+        check_entry(candidate, actor, reason, evidence)
         try:
-            return self._compare_and_set(candidate, expected_champion, actor, reason, evidence)
-        except _LostRace:
+            with self.database.transaction(write=True) as connection:
+                return promote_within(
+                    connection, candidate, expected_champion, actor, reason, evidence
+                )
+        except LostRace:
             # The other writer has committed: what it wrote decides, and it may be the same version.
             current = self.champion(candidate.model)
             if current is not None and current.version == candidate.version:
                 return current
             raise _champion_changed(candidate, expected_champion, current) from None
 
+    def outcomes(self, model: str) -> list[GuardOutcome]:
+        """Everything that the guard has recorded about a model's promotions, oldest first."""
+        import sqlalchemy as sa
+
+        table = outcomes()
+        query = sa.select(table).where(table.c.model == model)
+        with self.database.transaction() as connection:
+            rows = connection.execute(query.order_by(table.c.id)).mappings().all()
+        return [_outcome(row) for row in rows]
+
+    def record_outcome(self, outcome: GuardOutcome) -> GuardOutcome:
+        """Record a look of the guard; of two looks at the same partitions the first one stays.
+
+        Returns:
+            The row that is in the table.
+
+        Raises:
+            LedgerError: the database cannot be reached, or refuses.
+        """
+        import sqlalchemy as sa
+
+        values = {
+            **vars(outcome),
+            "recorded_at": _written(outcome.recorded_at),
+        }
+        table = outcomes()
+        try:
+            with self.database.transaction(write=True) as connection:
+                insert_row(connection, table, values)
+        except LostRace:
+            key = ("model", "sequence", "through_partition")
+            same = [table.c[name] == values[name] for name in key]
+            with self.database.transaction() as connection:
+                row = connection.execute(sa.select(table).where(*same)).mappings().one()
+            return _outcome(row)
+        return outcome
+
     def roll_back(
         self,
         model: str,
         *,
         to_version: str | None,
-        expected_champion: str,
+        expected_champion: str | None,
         actor: str,
         reason: str,
+        because: Mapping[str, Any] | None = None,
     ) -> Promotion:
         """Make an earlier champion champion again, as a new row of kind `rollback`.
 
@@ -216,114 +312,109 @@ class Ledger:
             model: name of the model.
             to_version: a version that was champion before; None for the one before the champion in
                 force, which must not itself come from a rollback.
-            expected_champion: version of the champion that is rolled back.
+            expected_champion: version of the champion that is rolled back; None in a vacancy.
             actor: who does it.
             reason: why, for people.
+            because: JSON-compatible evidence for the rollback, kept as `evidence["rollback"]` beside
+                that of the version's own promotion.
 
         Raises:
             ChampionChanged: the champion is another one by now; nothing was written.
             LedgerError: there is no such earlier champion, or the database cannot be reached.
         """
-        import sqlalchemy as sa
-
         try:
-            with self._transaction(write=True) as connection:
-                rows = connection.execute(_newest_of(sa.select(_table()), model)).mappings().all()
-                past = [_promotion(row) for row in rows]
+            with self.database.transaction(write=True) as connection:
+                past = _rows_of(connection, model)
                 target = rollback_target(model, past, to_version)
-                if target.version == past[0].version:
-                    return past[0]
-                if past[0].version != expected_champion:
+                check_entry(target, actor, reason, target.evidence)
+                current = _in_force(past[0])
+                if current is not None and target.version == current.version:
+                    return current
+                if (current.version if current else None) != expected_champion:
                     raise ChampionChanged(
-                        f"{model}: v{expected_champion} was to be rolled back, but "
-                        f"v{past[0].version} is champion now; nothing was changed"
+                        f"{model}: {_named(expected_champion)} was to be rolled back, but "
+                        f"{_named(current)} is champion now; nothing was changed"
                     )
-                values = {
-                    **vars(target),
-                    "sequence": past[0].sequence + 1,
-                    "expected_version": past[0].version,
-                    "kind": "rollback",
-                    "actor": actor,
-                    "reason": reason,
-                    "evidence": dict(target.evidence),
-                    "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-                }
-                _insert(connection, values)
-        except _LostRace:
-            current = self.champion(model)
-            now = f"v{current.version}" if current else "nobody"
-            raise ChampionChanged(
-                f"{model}: somebody else changed the champion at the same time, {now} is champion "
-                "now; nothing was changed"
-            ) from None
-        return _promotion(values)
+                return _append(
+                    connection, past[0], target,
+                    kind="rollback", actor=actor, reason=reason,
+                    evidence=_rollback_evidence(target, because),
+                )  # fmt: skip
+        except LostRace:
+            raise self._beaten(model) from None
 
-    def _compare_and_set(
-        self,
-        candidate: Candidate,
-        expected: str | None,
-        actor: str,
-        reason: str,
-        evidence: Mapping[str, Any],
+    def replace_lost(
+        self, lost: Promotion, target: Promotion | None, *, actor: str, reason: str
     ) -> Promotion:
+        """Record that the champion `lost` is gone, and which earlier champion serves instead.
+
+        Repeating it returns the row in force and writes nothing.
+
+        Args:
+            lost: the promotion in force, whose version does not exist any more.
+            target: the earlier promotion that takes over; None leaves a vacancy.
+            actor: who found out.
+            reason: what happened, for people.
+
+        Raises:
+            ChampionChanged: the champion is another one by now; nothing was written.
+            LedgerError: the database cannot be reached.
+        """
+        try:
+            with self.database.transaction(write=True) as connection:
+                (current, *_) = _rows_of(connection, lost.model, limit=1)
+                if current.sequence == lost.sequence:
+                    return _append(
+                        connection, lost, target or lost,
+                        kind="fallback" if target else "vacancy",
+                        actor=actor, reason=reason, evidence=(target or lost).evidence,
+                    )  # fmt: skip
+        except LostRace:
+            raise self._beaten(lost.model) from None
+        same = current.version == (target or lost).version and current.is_vacancy == (not target)
+        if same and current.expected_version == lost.version:
+            return current
+        raise self._beaten(lost.model)
+
+    def _beaten(self, model: str) -> ChampionChanged:
+        return ChampionChanged(
+            f"{model}: somebody else changed the champion at the same time, "
+            f"{_named(self.champion(model))} is champion now; nothing was changed"
+        )
+
+    def _select(self, narrow: "Callable[[Select[Any]], Select[Any]]") -> list[Promotion]:
         import sqlalchemy as sa
 
-        with self._transaction(write=True) as connection:
-            query = _newest_of(sa.select(_table()), candidate.model).limit(1)
-            row = connection.execute(query).mappings().first()
-            current = None if row is None else _promotion(row)
-            if current is not None and current.version == candidate.version:
-                return current
-            if (None if current is None else current.version) != expected:
-                raise _champion_changed(candidate, expected, current)
-            values = {
-                **vars(candidate),
-                "sequence": 1 if current is None else current.sequence + 1,
-                "expected_version": expected,
-                "kind": "promotion",
-                "actor": actor,
-                "reason": reason,
-                "evidence": dict(evidence),
-                "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-            }
-            _insert(connection, values)
-        return _promotion(values)
-
-    def _select(self, narrow: Any) -> list[Promotion]:
-        import sqlalchemy as sa
-
-        with self._transaction() as connection:
-            rows = connection.execute(narrow(sa.select(_table()))).mappings().all()
+        with self.database.transaction() as connection:
+            rows = connection.execute(narrow(sa.select(promotions()))).mappings().all()
         return [_promotion(row) for row in rows]
 
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> "Iterator[Connection]":
-        """A transaction on a database that has the table; database errors become LedgerError."""
-        import sqlalchemy as sa
 
-        engine = self._connectable()
-        try:
-            if not self._created:
-                _create_table(engine)
-                self._created = True
-            with engine.connect() as connection:
-                connection = connection.execution_options(ledger_write=write)
-                with connection.begin():
-                    yield connection
-        except sa.exc.SQLAlchemyError as error:
-            raise LedgerError(
-                f"promotion ledger {_shown(engine)}: {_cause(error, engine)}; check that the "
-                "database runs, that the URL is right and that the user may create and write tables"
-            ) from None
+def promote_within(
+    connection: "Connection",
+    candidate: Candidate,
+    expected: str | None,
+    actor: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+) -> Promotion:
+    """`Ledger.promote` inside the caller's write transaction, which may write more.
 
-    def _connectable(self) -> "Engine":
-        if self._engine is None:
-            self._engine = _engine(self._url)
-        return self._engine
-
-
-class _LostRace(Exception):
-    """Another writer inserted the sequence first; never leaves this module."""
+    Raises:
+        ChampionChanged: as there.
+        LostRace: another writer was faster; the transaction must be left.
+    """
+    rows = _rows_of(connection, candidate.model, limit=1)
+    newest = rows[0] if rows else None
+    current = _in_force(newest)
+    if current is not None and current.version == candidate.version:
+        return current
+    if (current.version if current else None) != expected:
+        raise _champion_changed(candidate, expected, current)
+    return _append(
+        connection, newest, candidate,
+        kind="promotion", actor=actor, reason=reason, evidence=evidence,
+    )  # fmt: skip
 
 
 def rollback_target(model: str, past: Sequence[Promotion], to_version: str | None) -> Promotion:
@@ -331,7 +422,7 @@ def rollback_target(model: str, past: Sequence[Promotion], to_version: str | Non
 
     Args:
         model: name of the model, for errors.
-        past: its promotions, newest first.
+        past: its rows, newest first.
         to_version: as in `Ledger.roll_back`.
 
     Returns:
@@ -344,40 +435,140 @@ def rollback_target(model: str, past: Sequence[Promotion], to_version: str | Non
         raise LedgerError(
             f"{model}: no version was ever promoted, so there is nothing to roll back"
         )
-    versions = list(dict.fromkeys(row.version for row in past))
+    served = [row for row in past if not row.is_vacancy]
     if to_version is None:
         if past[0].kind == "rollback":
             return past[0]
-        if len(versions) == 1:
+        gone = lost_versions(past) | ({past[0].version} if not past[0].is_vacancy else set())
+        earlier = [row for row in served if row.version not in gone]
+        if not earlier:
             raise LedgerError(
-                f"{model}: v{versions[0]} is the only version that was ever champion; "
+                f"{model}: v{past[0].version} is the only version that was ever champion"
+                f"{' and is still registered' if lost_versions(past) else ''}; "
                 "there is none to go back to"
             )
-        to_version = next(row.version for row in past if row.version != past[0].version)
-    for row in past:
+        return earlier[0]
+    for row in served:
         if row.version == to_version:
             return row
-    listed = ", ".join(f"v{version}" for version in versions)
+    listed = ", ".join(f"v{version}" for version in dict.fromkeys(row.version for row in served))
     raise LedgerError(f"{model}: v{to_version} was never champion; these were: {listed}")
 
 
-def _insert(connection: "Connection", values: Mapping[str, Any]) -> None:
+def _rollback_evidence(target: Promotion, because: Mapping[str, Any] | None) -> dict[str, Any]:
+    own = {name: value for name, value in target.evidence.items() if name != "rollback"}
+    return own if because is None else {**own, "rollback": dict(because)}
+
+
+def lost_versions(past: Sequence[Promotion]) -> set[str]:
+    """Versions that were champion when they were deleted from the registry."""
+    lost = {row.expected_version for row in past if row.kind in ("fallback", "vacancy")}
+    return {version for version in lost if version is not None}
+
+
+def taken_down(past: Sequence[Promotion]) -> dict[str, Promotion]:
+    """What people have rolled back and nobody has put back: the rollback by fingerprint.
+
+    Args:
+        past: rows of one model, newest first.
+    """
+    found: dict[str, Promotion] = {}
+    before: Promotion | None = None
+    for row in reversed(past):
+        if row.kind == "rollback" and before is not None and not before.is_vacancy:
+            found[before.fingerprint] = row
+        if not row.is_vacancy:
+            found.pop(row.fingerprint, None)
+        before = row
+    return found
+
+
+def newest_rows(
+    query: "Select[Any]", table: "Table", models: Collection[str] | None
+) -> "Select[Any]":
+    """Of a query of a table with (model, sequence), the newest row of each model.
+
+    Args:
+        models: the models asked for; all if None, and, so that the caller must look, if they are
+            more than the databases take as parameters of one query.
+    """
     import sqlalchemy as sa
 
-    try:
-        connection.execute(sa.insert(_table()).values(**values))
-    except sa.exc.IntegrityError:
-        raise _LostRace from None
+    top = sa.select(table.c.model, sa.func.max(table.c.sequence).label("top"))
+    if models is not None and len(models) <= _IN_LIMIT:
+        top = top.where(table.c.model.in_(sorted(models)))
+    last = top.group_by(table.c.model).subquery()
+    both = sa.and_(table.c.model == last.c.model, table.c.sequence == last.c.top)
+    return query.join(last, both).order_by(table.c.model)
+
+
+def _append(
+    connection: "Connection",
+    newest: Promotion | None,
+    entry: Candidate | Promotion,
+    *,
+    kind: str,
+    actor: str,
+    reason: str,
+    evidence: Mapping[str, Any],
+) -> Promotion:
+    """Insert the row after `newest`: `entry` becomes champion, or is lost.
+
+    The clock of this machine may be behind that of the one that wrote the row before; history says
+    which version was champion at a time, so time goes on by a microsecond at least.
+    """
+    now = datetime.now(UTC)
+    lost = kind in ("fallback", "vacancy")
+    row = Promotion(
+        **{name: getattr(entry, name) for name in Candidate.__dataclass_fields__},
+        sequence=newest.sequence + 1 if newest else 1,
+        expected_version=newest.version if newest and (lost or not newest.is_vacancy) else None,
+        kind=kind,
+        actor=actor,
+        reason=reason,
+        evidence=dict(evidence),
+        promoted_at=max(now, newest.promoted_at + timedelta(microseconds=1)) if newest else now,
+    )
+    insert_row(connection, promotions(), {**vars(row), "promoted_at": _written(row.promoted_at)})
+    return row
+
+
+def _rows_of(connection: "Connection", model: str, limit: int | None = None) -> list[Promotion]:
+    """Rows of a model, newest first."""
+    import sqlalchemy as sa
+
+    query = _newest_of(sa.select(promotions()), model).limit(limit)
+    return [_promotion(row) for row in connection.execute(query).mappings()]
+
+
+def _in_force(newest: Promotion | None) -> Promotion | None:
+    return None if newest is None or newest.is_vacancy else newest
+
+
+def _named(champion: Promotion | str | None) -> str:
+    if champion is None:
+        return "nobody"
+    return f"v{champion if isinstance(champion, str) else champion.version}"
 
 
 def _newest_of(query: "Select[Any]", model: str) -> "Select[Any]":
-    table = _table()
+    table = promotions()
     return query.where(table.c.model == model).order_by(table.c.sequence.desc())
 
 
 def _promotion(row: Mapping[Any, Any]) -> Promotion:
     fields = {name: row[name] for name in Promotion.__dataclass_fields__}
     return Promotion(**{**fields, "promoted_at": datetime.fromisoformat(row["promoted_at"])})
+
+
+def _outcome(row: Mapping[Any, Any]) -> GuardOutcome:
+    fields = {name: row[name] for name in GuardOutcome.__dataclass_fields__}
+    return GuardOutcome(**{**fields, "recorded_at": datetime.fromisoformat(row["recorded_at"])})
+
+
+def _written(moment: datetime) -> str:
+    """As moments are stored: always of one length and in UTC, so that text sorts like time."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _champion_changed(
@@ -392,9 +583,10 @@ def _champion_changed(
     )
 
 
-def _check_entry(
-    candidate: Candidate, actor: str, reason: str, evidence: Mapping[str, Any]
+def check_entry(
+    candidate: Candidate | Promotion, actor: str, reason: str, evidence: Mapping[str, Any]
 ) -> None:
+    """Raise LedgerError, with all problems, if a row with this content would say nothing."""
     problems = [
         f"{name} is empty"
         for name, text in (
@@ -416,85 +608,5 @@ def _check_entry(
         problems.append(f"evidence must be JSON without NaN or infinity: {error}")
     if problems:
         raise LedgerError(
-            f"{candidate.model or 'promotion'}: {'; '.join(problems)}; nothing was promoted"
+            f"{candidate.model or 'promotion'}: {'; '.join(problems)}; nothing was recorded"
         )
-
-
-def _engine(url: str) -> "Engine":
-    import sqlalchemy as sa
-
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        # The text of SQLAlchemy's error may repeat the URL, and with it the password.
-        raise LedgerError(
-            "promotion ledger: the URL is not a SQLAlchemy URL; write for example "
-            "sqlite:////data/ledger.db or postgresql+psycopg2://user:password@host:5432/database"
-        ) from None
-    sqlite = parsed.get_backend_name() == "sqlite"
-    options = {"timeout": _BUSY_SECONDS} if sqlite else {"connect_timeout": _CONNECT_SECONDS}
-    try:
-        engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args=options)
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
-        raise LedgerError(
-            f"promotion ledger: no driver for '{parsed.drivername}' ({error}); use sqlite:///… or "
-            "postgresql+psycopg2://… and install retrain-assets[postgres]"
-        ) from None
-    if sqlite:
-        _begin_explicitly(engine)
-    return engine
-
-
-def _begin_explicitly(engine: "Engine") -> None:
-    """Let the ledger, not the sqlite3 module, say when a transaction begins.
-
-    A transaction that reads first and then writes fails at once when another wrote in between,
-    whatever the busy timeout; BEGIN IMMEDIATE waits for its turn instead.
-    """
-    import sqlalchemy as sa
-
-    def on_connect(connection: Any, record: Any) -> None:
-        connection.isolation_level = None
-
-    def on_begin(connection: "Connection") -> None:
-        write = connection.get_execution_options().get("ledger_write", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    sa.event.listen(engine, "connect", on_connect)
-    sa.event.listen(engine, "begin", on_begin)
-
-
-def _create_table(engine: "Engine") -> None:
-    """Create the table unless it exists; safe when several processes do it at once."""
-    import sqlalchemy as sa
-
-    table = _table()
-    with engine.connect() as connection:
-        if engine.dialect.has_table(connection, table.name):
-            return
-    if engine.dialect.name == "sqlite":
-        _use_write_ahead_log(engine)
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        table.create(connection, checkfirst=True)
-
-
-def _use_write_ahead_log(engine: "Engine") -> None:
-    """Let readers work while a writer holds the file; the mode stays with the file."""
-    with engine.connect() as connection:
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
-        raw.execute("PRAGMA journal_mode=WAL").close()
-
-
-def _shown(engine: "Engine") -> str:
-    """The URL without password and without its query, which may hold one too."""
-    return engine.url.set(query={}).render_as_string(hide_password=True)
-
-
-def _cause(error: Exception, engine: "Engine") -> str:
-    """The driver's own words: SQLAlchemy's would repeat the statement and its values."""
-    text = " ".join(str(getattr(error, "orig", None) or error).split())
-    password = engine.url.password
-    return text.replace(str(password), "***") if password else text

@@ -6,13 +6,15 @@ follow. It trusts no earlier check: a candidate that was materialized alone is j
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from retrain_assets.errors import ChampionChanged, RolledBack
+from retrain_assets.errors import ChampionChanged, Declined, RolledBack
 from retrain_assets.promotion.candidate import Candidate, load_evidence
 from retrain_assets.promotion.gate import GateReport, evaluate_gate, gate_sentence, nested
 from retrain_assets.promotion.intervals import time_blocks
 from retrain_assets.promotion.ledger import Candidate as LedgerCandidate
+from retrain_assets.promotion.ledger import taken_down
+from retrain_assets.promotion.reviews import Review, Reviews
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ class Outcome:
         report: the gate's verdict with its numbers.
         sentence: the verdict in one line.
         promotion: the ledger's row, None where the candidate was not promoted.
+        review: what waits for a person instead, where `gate.approval` is manual.
     """
 
     candidate: Candidate
     report: GateReport
     sentence: str
     promotion: "Promotion | None"
+    review: "Review | None" = None
 
 
 def judge_and_promote(
@@ -50,13 +54,14 @@ def judge_and_promote(
 ) -> Outcome:
     """Judge the stored candidate of `partition`; promote it if every criterion passed.
 
-    Repeating it after a kill finishes the work: a promotion that is in the ledger is found there,
-    and the registry's aliases are set again.
+    Where `gate.approval` is manual, it waits for a person instead (`promotion.approve`). Repeating it
+    after a kill finishes the work: a promotion that is in the ledger is found there, and the
+    registry's aliases are set again.
 
     Raises:
         TableError: there is no candidate for the partition.
         ChampionChanged: somebody promoted since the comparison; build the candidate again.
-        RolledBack: a person has rolled this version back.
+        RolledBack, Declined: a person has rolled back or rejected what this data gives.
         LedgerError, RegistryError: the ledger or the registry cannot be used.
     """
     candidate = Candidate.stored(store, spec.name, partition)
@@ -70,44 +75,54 @@ def judge_and_promote(
             f"{f' {partition}' if partition else ''} again"
         )
     if not already:
-        _refuse_rolled_back(candidate, ledger)
+        _refuse_what_people_refused(candidate, ledger)
     promotion: Promotion | None = None
+    review: Review | None = None
     if already and champion is not None:  # a run before this one was killed after the ledger's row
         report = GateReport.from_json(json.dumps(champion.evidence["gate"]))
         sentence, promotion = champion.reason, champion
     else:
         _, report, sentence = judge(spec, partition, store=store)
     if promotion is None and report.decision == "promote":
-        promotion = ledger.promote(
-            LedgerCandidate(
-                model=spec.name,
-                version=candidate.version,
-                run_id=candidate.run_id,
-                fingerprint=candidate.fingerprint,
-                partition=partition,
-                metric=spec.metric,
-                value=report.candidate,
-            ),
-            expected_champion=candidate.champion_version,
-            actor=actor,
-            reason=sentence,
-            evidence={"gate": json.loads(report.to_json()), "candidate": asdict(candidate)},
+        entry = LedgerCandidate(
+            model=spec.name,
+            version=candidate.version,
+            run_id=candidate.run_id,
+            fingerprint=candidate.fingerprint,
+            partition=partition,
+            metric=spec.metric,
+            value=report.candidate,
         )
+        record: dict[str, Any] = {
+            "expected_champion": candidate.champion_version,
+            "actor": actor,
+            "reason": sentence,
+            "evidence": {"gate": json.loads(report.to_json()), "candidate": asdict(candidate)},
+        }
+        if spec.gate.approval == "manual":
+            review = Reviews(ledger).ask(entry, **record)
+        else:
+            promotion = ledger.promote(entry, **record)
     project_champion(spec.name, registry=registry, ledger=ledger)
-    return Outcome(candidate, report, sentence, promotion)
+    return Outcome(candidate, report, sentence, promotion, review)
 
 
-def _refuse_rolled_back(candidate: Candidate, ledger: "Ledger") -> None:
-    """The same data gives the same version: what a person took down must not return by itself."""
-    for row in reversed(ledger.history(candidate.model)):
-        if row.version == candidate.version:
-            return  # a person has put it back since
-        if row.kind == "rollback" and row.expected_version == candidate.version:
-            raise RolledBack(
-                f"{candidate.model}: v{candidate.version} was rolled back by {row.actor} on "
-                f"{row.promoted_at:%Y-%m-%d %H:%M} ({row.reason}); it is not promoted again by "
-                f"itself. `retrain rollback {candidate.model} --to {candidate.version}` puts it back"
-            )
+def _refuse_what_people_refused(candidate: Candidate, ledger: "Ledger") -> None:
+    """The same data gives the same model: what a person took down must not return by itself."""
+    row = taken_down(ledger.history(candidate.model)[::-1]).get(candidate.fingerprint)
+    if row is not None:
+        raise RolledBack(
+            f"{candidate.model}: v{candidate.version} was rolled back by {row.actor} on "
+            f"{row.promoted_at:%Y-%m-%d %H:%M} ({row.reason}); it is not promoted again by "
+            f"itself. `retrain rollback {candidate.model} --to {candidate.version}` puts it back"
+        )
+    about = [r for r in Reviews(ledger).history(candidate.model)
+             if r.fingerprint == candidate.fingerprint]  # fmt: skip
+    if about and about[-1].kind == "rejected":
+        raise Declined(
+            f"{candidate.model}: v{candidate.version} was {about[-1].signed}; the same data does not "
+            "propose it again by itself. Retrain on newer data, or with other settings"
+        )
 
 
 def judge(
@@ -146,6 +161,7 @@ def judge(
         columns=evaluation.columns,
         measured=candidate.measured,
         earlier_uses=candidate.earlier_uses,
+        validation=candidate.validation,
     )
     sentence = gate_sentence(
         report,
@@ -156,9 +172,17 @@ def judge(
 
 
 def project_champion(model: str, *, registry: "MlflowRegistry", ledger: "Ledger") -> list[str]:
-    """Make the registry's aliases say what the ledger says; returns what was changed."""
-    champion = ledger.champion(model)
-    if champion is None:
-        return []
-    previous = ledger.previous(model)
-    return registry.project(model, champion.version, previous.version if previous else None)
+    """Make the registry's aliases say what the ledger says; returns what was changed.
+
+    Whoever sets aliases looks at the ledger again afterwards, so that of two who do it at the same
+    time, one with an older row, the last one always has the newest.
+    """
+    changes: list[str] = []
+    row = ledger.newest_of(model)
+    while row is not None:
+        champion = None if row.is_vacancy else row.version
+        changes += registry.project(model, champion, row.previous_version)
+        done, row = row, ledger.newest_of(model)
+        if row is None or row.sequence == done.sequence:
+            break
+    return changes

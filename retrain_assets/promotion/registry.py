@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
@@ -54,6 +54,10 @@ _FINGERPRINT, _MODEL_ID, _RUN_ID = "fingerprint", "model_id", "run_id"
 _LOADER = "retrain_assets.training.serving"
 _DATA = "data"
 _EXAMPLE = "input_example.json"
+# Exact, unlike the example, which people read: a few rows and what the model predicted for them.
+_SAMPLE, _PREDICTED = "sample.parquet", "sample_predictions.npy"
+# Other processors round sums and exponentials differently in the last bits.
+_TOLERANCE = 1e-9
 _DIGEST_LENGTH = 36
 _CONNECT_SECONDS = 5
 _ENVIRONMENT = {
@@ -146,7 +150,7 @@ class MlflowRegistry:
         signature_frame: "pd.DataFrame",
         predictions: np.ndarray[Any, Any],
         pictures: Mapping[str, bytes],
-        documents: Mapping[str, str],
+        documents: Mapping[str, str | bytes],
         dataset: Mapping[str, Any],
         parent_run_id: str | None = None,
     ) -> ModelVersion:
@@ -167,7 +171,7 @@ class MlflowRegistry:
             signature_frame: a few feature rows with natural types; example input and signature.
             predictions: the model's predictions for `signature_frame`, shape (rows,) or (rows, k).
             pictures: PNG files by relative path.
-            documents: text files by relative path.
+            documents: other files by relative path, text or bytes.
             dataset: `name`, `digest`, `source` and optionally `source_type`, `profile`, `context`.
             parent_run_id: MLflow run under which the candidate's run is shown.
 
@@ -181,6 +185,10 @@ class MlflowRegistry:
             if found is None:
                 experiment_id = self._experiment(client, model)
                 attempt = _abandon_unfinished(client, experiment_id, fingerprint)
+                if attempt and not self._complete(
+                    client, model, attempt, signature_frame, predictions
+                ):
+                    attempt = None
                 if attempt is None:
                     run_id = _open_run(client, experiment_id, fingerprint, tags, parent_run_id)
                     with _failing(client, run_id):
@@ -194,9 +202,16 @@ class MlflowRegistry:
                         )  # fmt: skip
                     attempt = _Attempt(run_id, logged)
                 found = _register(client, model, fingerprint, attempt, metrics, tags)
-            _end_run(client, found.run_id)
-            _set_alias(client, model, "candidate", found.version)
+            _complete(client, found)
             return found
+
+    def complete(self, found: ModelVersion) -> None:
+        """End what a killed `log_candidate` left open: the run, the alias `candidate`.
+
+        Repeating it changes nothing.
+        """
+        with self._speaking(f"completing {found.model} v{found.version}") as client:
+            _complete(client, found)
 
     def load(self, model: str | ModelVersion, version: str | None = None) -> "TabularModel":
         """The model of a version, ready to predict: `load(found)` or `load("churn", "3")`.
@@ -218,6 +233,73 @@ class MlflowRegistry:
                         f"{error}; retrain, or restore the files"
                     ) from error
 
+    @contextmanager
+    def files(self, version: ModelVersion) -> Iterator[Path]:
+        """The MLflow model folder of a version as a local folder, while the block runs; never edit it.
+
+        Raises:
+            RegistryError: no such version, or its files cannot be fetched.
+        """
+        with ExitStack() as stack:
+            with self._speaking(f"fetching {version.model} v{version.version}") as client:
+                location = client.get_model_version_download_uri(version.model, version.version)
+                folder = stack.enter_context(self._fetched(location))
+            yield folder
+
+    def load_verified(self, model: str, version: str, *, run_id: str) -> "TabularModel":
+        """As `load`, and proof that it is the version meant and predicts what it did when stored.
+
+        Versions of releases that stored no sample of predictions are only loaded.
+
+        Args:
+            run_id: the run that logged the version: numbers start again when a registered model is
+                deleted and made anew.
+
+        Raises:
+            RegistryError: no such version, of another run, unreadable, or it predicts differently.
+        """
+        from retrain_assets.training.model import TabularModel
+
+        with self._speaking(f"loading {model} v{version}") as client:
+            found = client.get_model_version(model, version)
+            if found.run_id != run_id:
+                raise RegistryError(
+                    f"{model} v{version}: is of run {found.run_id}, the ledger means that of run "
+                    f"{run_id}: the registered model was deleted and made anew"
+                )
+            location = client.get_model_version_download_uri(model, version)
+            with self._fetched(location) as folder:
+                try:
+                    loaded = TabularModel.load(folder / _DATA)
+                    problem = _differs_from_sample(loaded, folder)
+                except (RetrainError, OSError, ValueError, KeyError) as error:
+                    raise RegistryError(
+                        f"{model} v{version}: the files at {_public(location)} cannot be loaded: "
+                        f"{error}; retrain, or restore the files"
+                    ) from error
+            if problem:
+                raise RegistryError(f"{model} v{version}: {problem}; retrain, or restore the files")
+            return loaded
+
+    def exists(self, model: str, version: str, *, run_id: str) -> bool:
+        """Whether the version that this run logged is registered."""
+        with self._speaking(f"looking for {model} v{version}") as client:
+            found = _registered(client, model, version)
+            return found is not None and found.run_id == run_id
+
+    def knows_run(self, run_id: str) -> bool:
+        """Whether this registry ever saw the run, a deleted one included."""
+        from mlflow.exceptions import MlflowException
+
+        with self._speaking(f"looking for run {run_id}") as client:
+            try:
+                client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return False
+                raise
+            return True
+
     def load_pyfunc(self, model: str | ModelVersion, version: str | None = None) -> "PyFuncModel":
         """As `load`, through MLflow's own loader: what a scoring service would get."""
         name, number = _name_and_version(model, version)
@@ -229,16 +311,23 @@ class MlflowRegistry:
         with self._speaking(f"reading the aliases of {model}") as client:
             return _aliases(client, model)
 
-    def project(self, model: str, champion: str, previous: str | None) -> list[str]:
+    def project(self, model: str, champion: str | None, previous: str | None) -> list[str]:
         """Make the aliases `champion` and `previous` follow the ledger; says what it changed.
 
-        Repeating it changes nothing and returns an empty list.
+        Repeating it changes nothing and returns an empty list. A previous version that was deleted
+        from the registry gets no alias.
+
+        Args:
+            champion: the version that serves; None where none does.
+            previous: the champion before; None where there is none.
 
         Raises:
-            RegistryError: a version does not exist (deleted by hand, perhaps).
+            RegistryError: the champion's version does not exist (deleted by hand, perhaps).
         """
         with self._speaking(f"setting the aliases of {model}") as client:
             present = _aliases(client, model)
+            if previous is not None and previous != present.get("previous"):
+                previous = previous if _registered(client, model, previous) else None
             changes: list[str] = []
             for alias, wanted in (("champion", champion), ("previous", previous)):
                 if present.get(alias) == wanted:
@@ -252,16 +341,17 @@ class MlflowRegistry:
                 changes.append(f"{model}: alias {alias} {before} -> {after}")
             return changes
 
-    def champions(self) -> dict[str, str]:
-        """Version with the alias `champion` by model, for all models in calls of 1,000."""
-        with self._speaking("reading the champions") as client:
-            found: dict[str, str] = {}
+    def all_aliases(self) -> dict[str, dict[str, str]]:
+        """Versions by alias of every registered model, in calls of 1,000."""
+        with self._speaking("reading the aliases") as client:
+            found: dict[str, dict[str, str]] = {}
             token: str | None = None
             while True:
                 page = client.search_registered_models(max_results=1000, page_token=token)
                 for registered in page:
-                    if "champion" in registered.aliases:
-                        found[registered.name] = str(registered.aliases["champion"])
+                    found[registered.name] = {
+                        alias: str(version) for alias, version in registered.aliases.items()
+                    }
                 token = page.token
                 if not token:
                     return found
@@ -349,11 +439,32 @@ class MlflowRegistry:
         with _failing_model(client, logged.model_id):
             with tempfile.TemporaryDirectory(prefix="retrain_model_") as name:
                 _package(Path(name), model_folder, logged, run_id, signature, frame)
+                _write_sample(Path(name), frame, predictions)
                 client.log_model_artifacts(logged.model_id, name)
             self._verify(model, logged.artifact_location, frame, predictions)
             client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return logged
+
+    def _complete(
+        self,
+        client: "MlflowClient",
+        model: str,
+        attempt: _Attempt,
+        frame: "pd.DataFrame",
+        predictions: np.ndarray[Any, Any],
+    ) -> bool:
+        """Whether the files of an attempt that only lacks its version are still what was verified."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._verify(model, attempt.logged.artifact_location, frame, predictions)
+        except (RegistryError, MlflowException, OSError):
+            # Whatever it is, the files are uploaded again, which fails loudly where it must.
+            client.finalize_logged_model(attempt.logged.model_id, "FAILED")
+            client.set_terminated(attempt.run_id, "KILLED")
+            return False
+        return True
 
     def _verify(
         self,
@@ -571,9 +682,12 @@ def _log_files(
     client: "MlflowClient",
     run_id: str,
     pictures: Mapping[str, bytes],
-    documents: Mapping[str, str],
+    documents: Mapping[str, str | bytes],
 ) -> None:
-    contents = {**pictures, **{name: text.encode() for name, text in documents.items()}}
+    contents = {
+        name: content.encode() if isinstance(content, str) else content
+        for name, content in {**pictures, **documents}.items()
+    }
     if not contents:
         return
     with tempfile.TemporaryDirectory(prefix="retrain_files_") as folder:
@@ -672,6 +786,32 @@ def _package(
     description.save(str(folder / "MLmodel"))
 
 
+def _write_sample(folder: Path, frame: "pd.DataFrame", predictions: np.ndarray[Any, Any]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), folder / _SAMPLE)
+    np.save(folder / _PREDICTED, np.asarray(predictions), allow_pickle=False)
+
+
+def _differs_from_sample(model: "TabularModel", folder: Path) -> str | None:
+    """How the predictions for the stored sample differ from the stored ones; None if they do not."""
+    if not (folder / _PREDICTED).exists():
+        return None  # stored by a release that kept no sample
+    import pyarrow.parquet as pq
+
+    expected = np.load(folder / _PREDICTED, allow_pickle=False)
+    again = model.predict(pq.read_table(folder / _SAMPLE).to_pandas())
+    if again.shape != expected.shape:
+        return f"predicts the shape {again.shape} where it predicted {expected.shape}"
+    same = np.isclose(again, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
+    if same.all():
+        return None
+    return (
+        f"predicts {int((~same).sum())} of {same.size} values differently from when it was stored"
+    )
+
+
 def _register(
     client: "MlflowClient",
     model: str,
@@ -716,9 +856,10 @@ def _register(
     return winner
 
 
-def _end_run(client: "MlflowClient", run_id: str) -> None:
-    if client.get_run(run_id).info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+def _complete(client: "MlflowClient", found: ModelVersion) -> None:
+    if client.get_run(found.run_id).info.status != "FINISHED":
+        client.set_terminated(found.run_id, "FINISHED")
+    _set_alias(client, found.model, "candidate", found.version)
 
 
 def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:
@@ -731,6 +872,17 @@ def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:
             return {}
         raise
     return {alias: str(version) for alias, version in found.items()}
+
+
+def _registered(client: "MlflowClient", model: str, version: str) -> "MlflowVersion | None":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(model, version)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 def _set_alias(client: "MlflowClient", model: str, alias: str, version: str) -> None:

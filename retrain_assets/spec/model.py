@@ -38,7 +38,9 @@ __all__ = [
     "FreshnessWindow",
     "Gate",
     "GroupGaps",
+    "Guard",
     "ModelSpec",
+    "Multivariate",
     "OnPerformance",
     "Partitions",
     "Retrain",
@@ -374,7 +376,13 @@ class Alarm(_Frozen):
     """When drift of single partitions becomes an alarm."""
 
     share_of_features: float = Field(
-        0.2, gt=0, le=1, description="Share of drifted features that makes a partition drifted."
+        0.2,
+        gt=0,
+        le=1,
+        description=(
+            "Share of drifted features that makes a partition drifted; a feature counts by its "
+            "importance to the champion."
+        ),
     )
     of_last: int = Field(1, ge=1, le=100, description="Reports that are looked at.")
     at_least: int = Field(1, ge=1, description="Drifted reports among them that raise the alarm.")
@@ -386,11 +394,28 @@ class Alarm(_Frozen):
         return self
 
 
+class Multivariate(_Frozen):
+    """All features together: can current rows be told apart from reference rows?"""
+
+    auc: float = Field(
+        0.65,
+        gt=0.5,
+        lt=1,
+        description=(
+            "AUC of a classifier that tells current rows from reference rows; where it is proven to "
+            "be above this, the partition is drifted."
+        ),
+    )
+    rows: int = Field(
+        10_000, ge=1000, le=1_000_000, description="Most rows of either side that it is given."
+    )
+
+
 class Drift(_Frozen):
     """How drift is measured."""
 
     against: Literal["champion", "first_window"] = Field(
-        "champion", description="Reference: the champion's training rows, or the first window."
+        "champion", description="Reference: what the champion was trained on, or the first window."
     )
     window: int = Field(
         1, ge=1, le=1000, description="Latest partitions that are compared together."
@@ -403,6 +428,27 @@ class Drift(_Frozen):
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
     alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    calibrate: bool = Field(
+        True,
+        description=(
+            "Raise thresholds to what is usual between the reference's own partitions (from 8 on), so "
+            "that seasons are no drift; false where single thresholds shall hold as they stand."
+        ),
+    )
+    prediction: bool = Field(
+        True,
+        description=(
+            "Compare the champion's scores with those of its training rows, as evidence; false saves "
+            "about 1 s of CPU per monitor run, most of it to import LightGBM."
+        ),
+    )
+    multivariate: Multivariate | None = Field(
+        None,
+        description=(
+            "All features together; by default not computed, since it costs about a second of CPU per "
+            "report."
+        ),
+    )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
@@ -652,6 +698,37 @@ class Budgets(_Frozen):
     )
 
 
+class Guard(_Frozen):
+    """Comparing a promoted model with the one it replaced, on rows that came after its holdout."""
+
+    partitions: int = Field(
+        7,
+        ge=4,
+        le=1000,
+        description="Partitions after the holdout on which the two are compared, as labels arrive.",
+    )
+    max_loss: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Loss against the replaced model, in the metric's unit, beyond which the promoted one "
+            "counts as worse."
+        ),
+    )
+    confidence: float | None = Field(
+        None,
+        gt=0.5,
+        lt=1,
+        description=(
+            "One-sided confidence with which that must be shown, over all looks of the guard period "
+            "together; by default gate.confidence."
+        ),
+    )
+    auto_rollback: bool = Field(
+        False, description="Whether a worse model is rolled back at once; an alert goes out anyway."
+    )
+
+
 class Gate(_Frozen):
     """What a candidate must show before it becomes champion."""
 
@@ -703,6 +780,15 @@ class Gate(_Frozen):
             "Largest prediction churn against the champion: share of changed labels (ranking: of "
             "groups with another first row); regression: mean absolute change over the standard "
             "deviation of the champion's predictions."
+        ),
+    )
+    guard: Guard | None = Field(
+        None, description="Watching a promoted model for a while after its promotion."
+    )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description=(
+            "Whether a candidate that passes is promoted at once, or waits for `retrain promote`."
         ),
     )
     on_reject: Literal["fail", "keep"] = Field(
@@ -843,6 +929,8 @@ class ModelSpec(_Frozen):
         ]
         if train.label_delay:
             problems.append("train.label_delay: only with partitions")
+        if self.gate.guard is not None:
+            problems.append("gate.guard: only with partitions (it compares on those that follow)")
         if train.holdout >= 1:
             problems.append(
                 f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"

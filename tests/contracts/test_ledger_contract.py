@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -16,6 +17,7 @@ from integration.postgres import PostgresServer, postgres_server
 
 from retrain_assets.errors import ChampionChanged, LedgerError
 from retrain_assets.promotion.ledger import Candidate, Ledger, Promotion
+from retrain_assets.promotion.tables import promotions
 
 __all__ = ["postgres_server"]  # a fixture of this module, too
 
@@ -58,7 +60,7 @@ def promote(ledger: Ledger, version: str, expected: str | None, model: str = "ch
 
 def test_an_empty_ledger_has_no_champion_and_no_history(ledger: Ledger) -> None:
     assert ledger.champion("churn") is None
-    assert ledger.previous("churn") is None
+    assert ledger.newest() == {}
     assert ledger.history("churn") == []
     assert ledger.champions() == {}
     assert ledger.champions(["churn"]) == {}
@@ -106,9 +108,7 @@ def test_each_promotion_follows_the_champion_it_expected(ledger: Ledger) -> None
         (2, "4", "1"),
         (3, "7", "4"),
     ]
-    previous = ledger.previous("churn")
-    assert previous is not None
-    assert previous.version == "4"
+    assert third.previous_version == "4"
 
 
 def test_promoting_the_champion_again_writes_nothing_whatever_was_expected(ledger: Ledger) -> None:
@@ -154,7 +154,7 @@ def test_the_champions_of_many_models_cost_one_query(ledger: Ledger) -> None:
     for name in names[:3]:
         promote(ledger, "1", None, model=name)
     statements: list[str] = []
-    engine = ledger._connectable()
+    engine = ledger.database.engine()
     sa.event.listen(
         engine,
         "before_cursor_execute",
@@ -163,6 +163,68 @@ def test_the_champions_of_many_models_cost_one_query(ledger: Ledger) -> None:
     assert set(ledger.champions(names)) == set(names[:3])
     assert set(ledger.champions(names[1:900])) == {"model_1", "model_2"}
     assert len([s for s in statements if s.startswith("SELECT")]) == 2
+
+
+def test_history_says_which_version_was_champion_at_a_time(ledger: Ledger) -> None:
+    first, second = promote(ledger, "1", None), promote(ledger, "2", "1")
+    tick = timedelta(microseconds=1)
+    assert ledger.champion_at("churn", first.promoted_at - tick) is None
+    assert ledger.champion_at("churn", first.promoted_at) == first
+    assert ledger.champion_at("churn", second.promoted_at - tick) == first
+    paris = second.promoted_at.astimezone(ZoneInfo("Europe/Paris"))
+    assert ledger.champion_at("churn", paris) == second
+    assert ledger.champion_at("sales", paris) is None
+    with pytest.raises(LedgerError, match="a moment needs a time zone, got 2024-01-01T00:00:00;"):
+        ledger.champion_at("churn", datetime(2024, 1, 1))
+
+
+def test_time_goes_on_from_row_to_row_whatever_the_clocks_say(ledger: Ledger) -> None:
+    first = promote(ledger, "1", None)
+    ahead = first.promoted_at + timedelta(days=1)
+    with ledger.database.transaction(write=True) as connection:
+        table = promotions()
+        connection.execute(sa.update(table).values(promoted_at=ahead.isoformat()))
+    assert promote(ledger, "2", "1").promoted_at == ahead + timedelta(microseconds=1)
+
+
+def lose(ledger: Ledger, target: Promotion | None) -> Promotion:
+    lost = ledger.champion("churn")
+    assert lost is not None
+    return ledger.replace_lost(lost, target, actor="reconciler", reason="deleted")
+
+
+def test_a_lost_champion_is_replaced_by_an_earlier_one_on_the_record(ledger: Ledger) -> None:
+    first, second = promote(ledger, "1", None), promote(ledger, "2", "1")
+    row = lose(ledger, first)
+    assert (row.kind, row.version, row.expected_version) == ("fallback", "1", "2")
+    assert row.previous_version is None, "the alias cannot point to what is gone"
+    assert ledger.champion("churn") == row
+    assert ledger.replace_lost(second, first, actor="another", reason="deleted") == row
+    with pytest.raises(ChampionChanged, match="v1 is champion now; nothing was changed"):
+        ledger.replace_lost(second, None, actor="another", reason="deleted")
+    assert [p.sequence for p in ledger.history("churn")] == [1, 2, 3]
+    with pytest.raises(LedgerError, match=r"v1 is the only version .* is still registered; there"):
+        ledger.roll_back(
+            "churn", to_version=None, expected_champion="1", actor="anna", reason="back"
+        )
+    assert promote(ledger, "3", "1").previous_version == "1"
+
+
+def test_without_any_earlier_champion_there_is_none_until_the_next_promotion(
+    ledger: Ledger,
+) -> None:
+    first = promote(ledger, "1", None)
+    row = lose(ledger, None)
+    assert (row.kind, row.version, row.is_vacancy) == ("vacancy", "1", True)
+    assert ledger.champion("churn") is None
+    assert ledger.champions() == {}
+    assert ledger.newest() == {"churn": row}
+    assert ledger.champion_at("churn", first.promoted_at) == first
+    assert ledger.champion_at("churn", row.promoted_at) is None
+    with pytest.raises(ChampionChanged, match="but now there is none"):
+        promote(ledger, "2", "1")
+    again = promote(ledger, "1", None)
+    assert (again.sequence, again.kind, again.expected_version) == (3, "promotion", None)
 
 
 def test_two_ledgers_on_one_database_see_the_same_rows(ledger: Ledger, url: str) -> None:
@@ -189,7 +251,7 @@ def test_an_entry_that_says_nothing_is_refused(
             reason="why not",
             evidence={},
         )
-    assert str(caught.value) == f"churn: {problem}; nothing was promoted"
+    assert str(caught.value) == f"churn: {problem}; nothing was recorded"
 
 
 @pytest.mark.parametrize("evidence", [{"gain": float("inf")}, {"when": datetime.now(UTC)}])

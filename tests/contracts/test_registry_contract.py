@@ -1,4 +1,4 @@
-"""One suite over MLflow in a sqlite file and behind a real server over HTTP."""
+"""One suite over MLflow in a sqlite file and behind a real server, over HTTP, on PostgreSQL."""
 
 import os
 import signal
@@ -19,14 +19,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from integration.candidates import Trained, train_small_model
+from integration.postgres import PostgresServer, postgres_server
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput
 
 from retrain_assets.errors import RegistryError
 from retrain_assets.promotion.registry import MlflowRegistry, ModelVersion
+from retrain_assets.training.model import TabularModel
+
+__all__ = ["postgres_server"]  # a fixture of this module, too
 
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+    pytest.mark.xdist_group("registry"),  # one server, however many processes test
+]
 
 
 def free_port() -> int:
@@ -48,12 +55,12 @@ def wait_until_healthy(server: "subprocess.Popen[bytes]", url: str, log: Path) -
     pytest.fail(f"mlflow server did not start: {log.read_text()}")
 
 
-def mlflow_server(folder: Path) -> Iterator[str]:
+def mlflow_server(folder: Path, database: str) -> Iterator[str]:
     port = free_port()
     log = folder / "server.log"
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}",
+        "--workers", "1", "--backend-store-uri", database,
         "--artifacts-destination", str(folder / "store"),
     ]  # fmt: skip
     with log.open("wb") as output:
@@ -73,13 +80,14 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             server.wait(timeout=30)
 
 
-@pytest.fixture(scope="module", params=["sqlite", "http"])
+@pytest.fixture(scope="module", params=["sqlite", "server on postgresql"])
 def uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("registry")
     if request.param == "sqlite":
         yield f"sqlite:///{folder / 'mlflow.db'}"
     else:
-        yield from mlflow_server(folder)
+        postgres: PostgresServer = request.getfixturevalue("postgres_server")
+        yield from mlflow_server(folder, postgres.create_database("mlflow"))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +102,7 @@ def registry(uri: str) -> MlflowRegistry:
 
 @pytest.fixture(scope="module")
 def client(uri: str, registry: MlflowRegistry) -> MlflowClient:
-    registry.champions()
+    registry.all_aliases()
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -134,7 +142,7 @@ def test_a_model_that_was_never_logged_has_no_version_and_no_alias(
 ) -> None:
     assert registry.find(model, "f1") is None
     assert registry.aliases(model) == {}
-    assert model not in registry.champions()
+    assert model not in registry.all_aliases()
 
 
 def test_a_logged_candidate_is_found_again_and_carries_what_people_look_for(
@@ -319,7 +327,7 @@ def test_two_callers_at_once_get_the_same_single_version(
 
     def call() -> ModelVersion:
         mine = MlflowRegistry(uri)
-        mine.champions()
+        mine.all_aliases()
         barrier.wait()
         return mine.log_candidate(model, "f1", **trained.arguments())
 
@@ -347,12 +355,91 @@ def test_aliases_follow_the_ledger_and_say_what_changed(
         f"{model}: alias previous none -> v1",
     ]
     assert registry.aliases(model) == {"candidate": "3", "champion": "3", "previous": "1"}
-    assert registry.champions()[model] == "3"
+    assert registry.all_aliases()[model] == registry.aliases(model)
     assert registry.project(model, "1", None) == [
         f"{model}: alias champion v3 -> v1",
         f"{model}: alias previous v1 -> none",
     ]
     assert registry.aliases(model) == {"candidate": "3", "champion": "1"}
+
+
+def test_a_previous_champion_that_was_deleted_gets_no_alias(
+    log: Callable[..., ModelVersion], registry: MlflowRegistry, client: MlflowClient, model: str
+) -> None:
+    log("f1")
+    log("f2")
+    client.delete_model_version(model, "1")
+    assert registry.project(model, "2", "1") == [f"{model}: alias champion none -> v2"]
+    assert registry.project(model, "2", "1") == []
+    assert registry.project(model, None, None) == [f"{model}: alias champion v2 -> none"]
+    client.delete_registered_model(model)
+    assert registry.aliases(model) == {}
+    assert registry.project(model, None, None) == []
+
+
+def test_a_version_exists_while_it_is_registered_and_its_run_is_known_for_ever(
+    log: Callable[..., ModelVersion], registry: MlflowRegistry, client: MlflowClient, model: str
+) -> None:
+    run_id = log().run_id
+    assert registry.exists(model, "1", run_id=run_id)
+    assert not registry.exists(model, "1", run_id="a" * 32), "a version of another run"
+    assert not registry.exists(model, "2", run_id=run_id)
+    client.delete_model_version(model, "1")
+    assert not registry.exists(model, "1", run_id=run_id)
+    client.delete_registered_model(model)
+    assert not registry.exists(model, "1", run_id=run_id)
+    client.delete_run(run_id)
+    assert registry.knows_run(run_id)
+    assert not registry.knows_run("a" * 32)
+
+
+def test_a_verified_load_is_of_the_run_meant_and_predicts_what_was_stored(
+    log: Callable[..., ModelVersion], registry: MlflowRegistry, client: MlflowClient, model: str,
+    trained: Trained, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    version = log()
+    loaded = registry.load_verified(model, "1", run_id=version.run_id)
+    assert np.array_equal(loaded.predict(trained.frame), trained.predictions)
+    with pytest.raises(RegistryError, match=r"the ledger means that of run bbb: the registered mo"):
+        registry.load_verified(model, "1", run_id="bbb")
+    # A library whose new release predicts something else.
+    predict = TabularModel.predict
+    monkeypatch.setattr(TabularModel, "predict", lambda self, frame: predict(self, frame) + 1e-6)
+    with pytest.raises(RegistryError, match=r"predicts 5 of 5 values differently from when it was"):
+        registry.load_verified(model, "1", run_id=version.run_id)
+
+
+def test_files_that_were_lost_before_the_version_was_made_are_uploaded_again(
+    log: Callable[..., ModelVersion], registry: MlflowRegistry, client: MlflowClient, model: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_model_version", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log()
+    assert logged_model_states(client, model) == ["READY"]
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowRegistry, "_fetched", _losing_once(MlflowRegistry._fetched))
+        version = log()
+    assert logged_model_states(client, model) == ["FAILED", "READY"]
+    assert sorted(run.info.status for run in runs(client, model)) == ["FINISHED", "KILLED"]
+    registry.load_verified(model, "1", run_id=version.run_id)
+
+
+def _interrupted(*args: Any, **keywords: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _losing_once(fetched: Any) -> Any:
+    calls: list[str] = []
+
+    def once(self: MlflowRegistry, location: str) -> Any:
+        calls.append(location)
+        if len(calls) == 1:
+            raise OSError(f"No such file or directory: {location}")
+        return fetched(self, location)
+
+    return once
 
 
 def test_an_alias_for_a_version_that_is_gone_is_a_registry_error(

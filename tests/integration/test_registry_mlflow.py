@@ -55,7 +55,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from retrain_assets.promotion.registry import MlflowRegistry
 
 registry = MlflowRegistry(uri)
-registry.champions()
+registry.all_aliases()
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_a_candidate_killed_at_any_step_is_completed_by_the_next_attempt(
     out, err = killer.communicate(timeout=240)
     assert out.split("\n")[:-1] == [f"{point} -9" for point in points], err
     registry = MlflowRegistry(uri)
-    registry.champions()
+    registry.all_aliases()
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     for point in points:
         model = point.replace(":", "_")
@@ -165,7 +165,7 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(tmp_path: Path
     path = tmp_path / "mlflow.db"
     script = (
         "import sys; from retrain_assets.promotion.registry import MlflowRegistry; "
-        "MlflowRegistry(sys.argv[1]).champions()"
+        "MlflowRegistry(sys.argv[1]).all_aliases()"
     )
     process = in_a_process(script, f"sqlite:///{path}")
     deadline = time.monotonic() + 60
@@ -176,7 +176,7 @@ def test_a_process_killed_while_it_makes_the_database_leaves_none(tmp_path: Path
     process.kill()
     process.communicate()
     assert not path.exists()
-    assert MlflowRegistry(f"sqlite:///{path}").champions() == {}
+    assert MlflowRegistry(f"sqlite:///{path}").all_aliases() == {}
     assert not list(tmp_path.glob("mlflow.db.new_*"))
 
 
@@ -224,7 +224,7 @@ def test_a_database_that_is_down_is_reported_within_seconds_without_credentials(
     registry = MlflowRegistry("postgresql+psycopg2://trainer:s3cret@127.0.0.1:1/mlflow")
     started = time.monotonic()
     with pytest.raises(RegistryError) as caught:
-        registry.champions()
+        registry.all_aliases()
     assert time.monotonic() - started < 20
     assert "model registry postgresql+psycopg2://127.0.0.1:1/mlflow: " in str(caught.value)
     assert "refused" in str(caught.value)

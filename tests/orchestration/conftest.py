@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: making one costs more than most tests here."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    assert MlflowRegistry(f"sqlite:///{path}").champions() == {}
+    assert MlflowRegistry(f"sqlite:///{path}").all_aliases() == {}
     return path
 
 

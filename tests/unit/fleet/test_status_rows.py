@@ -9,7 +9,7 @@ from rich.console import Console
 
 from retrain_assets.fleet.status import StatusRow, status_notes, status_table
 
-STATES = ["broken", "failing", "drifting", "waiting", "retraining", "healthy"]
+STATES = ["broken", "failing", "approval", "drifting", "waiting", "retraining", "healthy"]
 
 
 def _printed(*rows, width=80):
