@@ -88,7 +88,6 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
-    from retrain_assets.policy import unmeasured
     from retrain_assets.spec.loading import advice, load_specs
 
     try:
@@ -110,10 +109,6 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
         if found.broken:
             text += f", {len(found.broken)} broken"
         click.echo(click.style(text, fg="red" if problems else "green"))
-        for name, loaded in sorted(found.models.items()):
-            if fields := unmeasured(loaded.spec.retrain):
-                text = f"{name}: {', '.join(fields)}: only replay measures this so far"
-                click.echo(click.style(text, fg="yellow"))
         if not found.models and not found.broken:
             click.echo("no spec file found; `retrain new NAME` writes one")
     sys.exit(1 if problems else 0)

@@ -44,12 +44,12 @@ def test_a_bad_day_is_asked_for_again_after_ever_longer_waits_and_then_no_more(
     world.add()
     world.say(bad={"churn": [day(1)]})
     world.ingest(day(1))
-    for wait in sensors._RETRY_AFTER_SECONDS:
+    for wait in RETRY_AFTER_SECONDS:
         age(world, wait / 2)
         assert asked_for(world) == []
         age(world, wait / 2)
         assert asked_for(world) == [(day(1), day(1))]
-    age(world, 10 * max(sensors._RETRY_AFTER_SECONDS))
+    age(world, 10 * max(RETRY_AFTER_SECONDS))
     assert asked_for(world) == []
 
 
