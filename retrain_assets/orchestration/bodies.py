@@ -465,8 +465,10 @@ def _step_seconds(context: dg.AssetExecutionContext) -> float:
     """Seconds that the run's steps have taken so far; of this one up to now."""
     now = datetime.now(UTC).timestamp()
     steps = context.instance.get_run_step_stats(context.run.run_id)
-    return sum(
-        max((step.end_time or now) - step.start_time, 0.0)
-        for step in steps
-        if step.start_time is not None
+    return float(
+        sum(
+            max((step.end_time or now) - step.start_time, 0.0)
+            for step in steps
+            if step.start_time is not None
+        )
     )
