@@ -234,6 +234,9 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
                 values |= metadata.performance_metadata(spec, served, item.partition, whole=newest)
                 _describe(context, item.partition, values)
             platform.decisions.record_data(spec.name, dict.fromkeys(keys, ""))
+            decided = platform.decisions.newest([spec.name]).get(spec.name)
+        if decided is not None:
+            _describe(context, keys[-1], metadata.decision_metadata(decided))
         assert last is not None
         if began is not None and last.alarm:
             alert(context, spec, "drift", f"{spec.name}: drift since {began.report.current}",

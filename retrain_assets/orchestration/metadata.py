@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from retrain_assets.drift.watch import Watched
     from retrain_assets.performance.measured import Performance
     from retrain_assets.performance.served import Served
+    from retrain_assets.policy.record import Entry
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
     from retrain_assets.promotion.guard import Guarded
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "approval_text",
     "candidate_metadata",
+    "decision_metadata",
     "drift_metadata",
     "gate_metadata",
     "guard_metadata",
@@ -163,6 +165,14 @@ def reason_metadata(tags: Mapping[str, str]) -> dict[str, Any]:
     """Why this run retrains, from its tags; a person's run says nothing."""
     names = {"trigger": Tag.TRIGGER, "reason": Tag.REASON}
     return {name: tags[tag] for name, tag in names.items() if tag in tags}
+
+
+def decision_metadata(entry: "Entry") -> dict[str, Any]:
+    """The last decision about the model before this report, in words."""
+    lines = "\n".join(f"- {reason}" for reason in entry.reasons)
+    about = f"{entry.action} at {entry.decided_at:%Y-%m-%d %H:%M} UTC"
+    about += f", data up to {entry.partition}" if entry.partition else ""
+    return {"last_decision": dg.MetadataValue.md(f"{about}\n\n{lines}")}
 
 
 def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dagster as dg
 from orchestration.harness import World, day, days, succeeded
 
 from retrain_assets.orchestration.keys import asset_key
+from retrain_assets.orchestration.why import explain
 
 POLICY = {"on_performance": {"max_drop": 0.1, "estimate": False}, "cooldown": "2d"}
 
@@ -42,6 +43,10 @@ def test_concept_drift_retrains_and_promotes_although_no_feature_moved(world: Wo
     assert judged.expected_gain > 0.3
     assert judged.compute_seconds is not None
     assert judged.compute_seconds > 0
+    told = explain(world.platform, "churn", 9)
+    (about,) = [one for one in told if one.trigger == "performance"]
+    assert (about.verdict, about.version) == ("promote", "2")
+    assert about.run_id == run.result.run_id
 
 
 def test_a_stable_stream_retrains_nothing_and_says_why_once(world: World) -> None:
