@@ -23,6 +23,7 @@ __all__ = [
     "CANDIDATE",
     "CHAMPION",
     "Evaluation",
+    "check_comparable",
     "evaluate_on_holdout",
     "score_array",
     "score_labelled",
@@ -238,7 +239,7 @@ def score_labelled(
         return None
     scorers = {CANDIDATE: candidate}
     if champion is not None:
-        _check_comparable(candidate, champion)
+        check_comparable(candidate, champion)
         scorers[CHAMPION] = champion
     scores = {name: _score(name, model, rows) for name, model in scorers.items()}
     return Evaluation(
@@ -309,7 +310,12 @@ def _notes(name: str, model: TabularModel, rows: pa.Table) -> list[str]:
     return [f"{name}: feature columns {', '.join(absent)} are gone and were scored as missing"]
 
 
-def _check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
+def check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
+    """Two models predict the same thing.
+
+    Raises:
+        TrainingError: another target, task or classes.
+    """
     if champion.task != candidate.task or champion.target != candidate.target:
         raise TrainingError(
             f"champion and candidate cannot be compared: the champion predicts "
