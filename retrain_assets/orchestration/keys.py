@@ -9,6 +9,7 @@ from retrain_assets.spec.model import ModelSpec
 __all__ = [
     "GATE_CHECKS",
     "GUARD",
+    "REPLAY",
     "STAGES",
     "Tag",
     "asset_key",
@@ -24,6 +25,9 @@ STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_m
 
 GUARD = "guard_report"
 """A sixth one, of models with `gate.guard`."""
+
+REPLAY = "policy_replay"
+"""An asset beside the graph, of models with partitions; materialized by people only."""
 
 GATE_CHECKS: dict[str, str | None] = {
     "finite_scores": None,

@@ -25,7 +25,7 @@ class Oracle:
     """The best for one count.
 
     Attributes:
-        retrainings: switches after the first model.
+        retrainings: switches after the first model, at most.
         total: weighted sum of the values served.
         models: which serve, in order, by their row.
     """
@@ -38,7 +38,7 @@ class Oracle:
 def oracle_frontier(
     values: NDArray[np.float64], weights: NDArray[np.float64], starts: NDArray[np.int64], most: int
 ) -> list[Oracle]:
-    """The best total for 0, 1, ... `most` switches.
+    """The best total with at most 0, 1, ... `most` switches.
 
     Args:
         values: of each model on each partition, larger is better, shape (models, partitions); nan
@@ -66,7 +66,10 @@ def oracle_frontier(
     to_end = sums[:, partitions] - sums[np.arange(models), starts]
     for count in range(min(most, models - 1) + 1):
         last = int(np.argmax(best + to_end))
-        found.append(Oracle(count, float(best[last] + to_end[last]), _path(came_from, last)))
+        reached = Oracle(count, float(best[last] + to_end[last]), _path(came_from, last))
+        if found and found[-1].total >= reached.total:  # a switch may also be left out
+            reached = Oracle(count, found[-1].total, found[-1].models)
+        found.append(reached)
         step = best[:, None] + between
         came_from.append(np.argmax(step, axis=0))
         best = np.max(step, axis=0)

@@ -7,9 +7,9 @@ rows; two policies are compared by the weighted mean of their differences on the
 a cluster-robust t interval over blocks of partitions (`promotion.intervals.time_blocks`).
 
 The recommendation. Where `retrain.cost` has prices, the least total cost wins; otherwise the best metric.
-Of the policies that are not shown to be worse than that one (95%, one-sided), the one with the fewest
-retrainings is recommended. "Not shown to be worse" is no proof of being as good; the bound of the
-difference is given, so that the reader sees what a longer history might show.
+Of the policies that are not shown (95%, one-sided) to lose more than 1% of the metric against that one,
+the one with the fewest retrainings is recommended. "Not shown" is no proof of being as good; the bound of
+the difference is given, so that the reader sees what a longer history might show.
 """
 
 from collections.abc import Sequence
@@ -248,6 +248,7 @@ def recommend(
     values: dict[str, FloatArray],
     weights: FloatArray,
     keys: Sequence[str],
+    matters: float,
 ) -> Recommendation | None:
     """The policy to take; the rule is in the module's docstring.
 
@@ -255,6 +256,7 @@ def recommend(
         policies: with their figures.
         values: of each policy by partition, larger is better.
         weights, keys: of the partitions.
+        matters: how much of the metric may be lost for fewer retrainings.
     """
     offered = [one for one in policies if one.spec is not None]
     if len(offered) < 2:
@@ -271,10 +273,12 @@ def recommend(
     differences = {
         one.name: paired(values[one.name], values[best.name], weights, keys) for one in offered
     }
-    as_good = [one for one in offered if one is best or _may_be_as_good(differences[one.name])]
+    as_good = [
+        one for one in offered if one is best or _may_be_as_good(differences[one.name], matters)
+    ]
     taken = min(as_good, key=lambda one: (one.retrainings, -one.gain))
     if taken is best:
-        others = "every policy with fewer retrainings is shown to be worse"
+        others = f"every policy with fewer retrainings is shown to lose more than {matters:.3g}"
         if not any(one.retrainings < best.retrainings for one in offered):
             others = "no policy retrains less"
         reason = f"{best.name} served best, and {others}"
@@ -284,10 +288,11 @@ def recommend(
         bound = "" if found.low is None else f", at worst {found.low:+.4g} at 95%"
         reason = (
             f"{best.name} served best with {best.retrainings:g} retrainings, but {taken.name} with "
-            f"{taken.retrainings:g} is not shown to be worse ({found.gain:+.4g}{bound})"
+            f"{taken.retrainings:g} is not shown to lose more than {matters:.3g} "
+            f"({found.gain:+.4g}{bound})"
         )
     return Recommendation(taken.name, reason, taken.spec or "")
 
 
-def _may_be_as_good(difference: "GainInterval | None") -> bool:
-    return difference is not None and difference.high is not None and difference.high >= 0
+def _may_be_as_good(difference: "GainInterval | None", matters: float) -> bool:
+    return difference is not None and difference.high is not None and difference.high >= -matters

@@ -217,7 +217,7 @@ def _result(stage: _Stage, walks: dict[str, list[Walk]]) -> Result:
         staleness=tuple(curve),
         max_age=age,
         matters=matters,
-        recommendation=recommend(figures, values, weights, keys),
+        recommendation=recommend(figures, values, weights, keys, matters),
         trainings=len(trained),
         training_seconds=sum(one.seconds for one in trained),
         notes=_notes(history),
