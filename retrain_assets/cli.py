@@ -3,8 +3,11 @@
 Exit codes: 0 fine, 1 findings, 2 usage or unreadable input.
 """
 
+import gc
+import importlib
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +18,7 @@ from retrain_assets.drift.command import drift, profile
 from retrain_assets.replay.command import replay
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from retrain_assets.fleet.status import StatusRow
@@ -35,6 +39,21 @@ _SPECS = click.option(
 _BY = click.option("--by", metavar="NAME", help="Who decides; by default user@host.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@contextmanager
+def _no_garbage_collection() -> "Iterator[None]":
+    """For a short command that mostly imports MLflow and LightGBM: 2 instead of 4 CPU seconds.
+
+    The collector looks through the half million objects of the imports again and again, and once
+    more when the process ends, unless they are frozen.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @click.group(context_settings=_CONTEXT)
@@ -286,6 +305,7 @@ def _entry(row: "Promotion | Review", at: "datetime") -> dict[str, Any]:
 @click.option("--reason", required=True, help="Why, for the record.")
 @_BY
 @_SPECS
+@_no_garbage_collection()
 def rollback(model: str, to_version: str | None, reason: str, by: str | None, specs: Path) -> None:
     """Make an earlier champion of MODEL champion again; by default the one before.
 
@@ -303,6 +323,7 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
     try:
         if platform.ledger.newest_of(model) is None:
             _check_model(model, specs)
+        _import_lightgbm_alone()
         before, now = roll_back(
             model,
             to_version=to_version.removeprefix("v") if to_version else None,
@@ -325,6 +346,7 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
 @click.option("--reason", help="Why, for the record; required with VERSION.")
 @_BY
 @_SPECS
+@_no_garbage_collection()
 def promote(
     model: str | None, version: str | None, reason: str | None, by: str | None, specs: Path
 ) -> None:
@@ -348,14 +370,15 @@ def promote(
         if model is None or version is None:
             _show_waiting(platform, model, specs)
             return
-        number = version.removeprefix("v")
+        number, why = version.removeprefix("v"), _required(reason)
+        _import_lightgbm_alone()
         review, new = approve(
             model,
             number,
             registry=platform.registry,
             ledger=platform.ledger,
             actor=by or _person(),
-            reason=_required(reason),
+            reason=why,
         )
     except RetrainError as error:
         _fail(str(error))
@@ -404,6 +427,21 @@ def _show_waiting(platform: "Platform", model: str | None, specs: Path) -> None:
         click.echo(review_text(review) + "\n")
     if not waiting:
         click.echo(f"{f'{model}: ' if model else ''}nothing awaits approval")
+
+
+def _import_lightgbm_alone() -> None:
+    """Import LightGBM without scikit-learn, which it imports where it can for wrapper classes.
+
+    No command uses them, and they cost 0.8 CPU seconds. A module that is None in `sys.modules`
+    counts as not installed.
+    """
+    if "lightgbm" in sys.modules or "sklearn" in sys.modules:
+        return
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("lightgbm")
+    finally:
+        del sys.modules["sklearn"]
 
 
 def _required(reason: str | None) -> str:

@@ -12,6 +12,7 @@ the mean share of the period that this takes.
 
 import argparse
 import resource
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from simulate import GATE, LAWS, METRICS, ROOT, Holdout
 
 from retrain_assets.promotion.gate import paired_gain
 from retrain_assets.promotion.intervals import MIN_CLUSTERS, GainInterval, block_length
+from retrain_assets.promotion.quantiles import t_quantile
 from retrain_assets.promotion.spending import next_alpha
 
 ALPHA, WORSE = 0.05, -0.6
+FEW_GROUPS = GATE.model_copy(update={"min_rows": 20})  # ranking: four days have 24 groups
 LONG = ("roc_auc", "log_loss", "mae", "ndcg@10")
 PERIODS = {"7 days": 7, "28 days": 28, "168 hours": 168}
 BEGIN, END = "<!-- made by bench/gate/guard.py -->", "<!-- end of the guard -->"
@@ -45,6 +48,15 @@ def blocks_of(times: Any, count: int) -> Any:
     return np.minimum(times // length, count // length - 1)
 
 
+@cache
+def levels(count: int) -> list[tuple[int, float]]:
+    """Looks of a period of `count` blocks: blocks so far, and level."""
+    past: list[tuple[float, float]] = []
+    for through in range(MIN_CLUSTERS, count + 1):
+        past.append((through / count, next_alpha(past, through / count, ALPHA)))
+    return [(round(fraction * count), level) for fraction, level in past]
+
+
 def look(holdout: Holdout, blocks: Any, through: int, metric: str, alpha: float) -> GainInterval:
     """The comparison of all rows of the first `through` blocks."""
     rows = blocks < through
@@ -52,7 +64,7 @@ def look(holdout: Holdout, blocks: Any, through: int, metric: str, alpha: float)
     return paired_gain(
         y_true=holdout.y_true[rows],
         scores={"candidate": holdout.candidate[rows], "champion": holdout.champion[rows]},
-        groups=groups, units=blocks[rows], gate=GATE, metric=metric, seed=0, alpha=alpha,
+        groups=groups, units=blocks[rows], gate=FEW_GROUPS, metric=metric, seed=0, alpha=alpha,
     )  # fmt: skip
 
 
@@ -63,16 +75,18 @@ def watched(holdout: Holdout, blocks: Any, metric: str) -> tuple[float, float, f
     """
     count = int(blocks.max()) + 1
     found = {"guard": [False, False], "naive": [False, False]}
-    when, past = np.nan, []
-    for through in range(MIN_CLUSTERS, count + 1):
-        level = next_alpha(past, through / count, ALPHA)
-        past.append((through / count, level))
-        for rule, alpha in (("guard", level), ("naive", ALPHA)):
-            interval = look(holdout, blocks, through, metric, alpha)
-            if interval.low is None or interval.high is None:
-                continue
-            verdicts = (interval.high < 0, interval.low > 0)
-            found[rule] = [a or b for a, b in zip(found[rule], verdicts, strict=True)]
+    when = np.nan
+    for through, level in levels(count):
+        interval = look(holdout, blocks, through, metric, level)
+        if interval.low is None or interval.high is None:
+            continue
+        reach = t_quantile(1 - ALPHA, interval.dof) * interval.se
+        bounds = {
+            "guard": (interval.low, interval.high),
+            "naive": (interval.gain - reach, interval.gain + reach),
+        }
+        for rule, (low, high) in bounds.items():
+            found[rule] = [found[rule][0] or high < 0, found[rule][1] or low > 0]
         if found["guard"][0] and np.isnan(when):
             when = through / count
     return float(np.mean(found["guard"])), float(np.mean(found["naive"])), when

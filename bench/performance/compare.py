@@ -184,7 +184,7 @@ def main() -> None:
                 name = stream.name.replace(": ", "_").replace(" ", "_")
                 done = subprocess.run(
                     [arguments.nannyml, script, folder, name, stream.task],
-                    check=True, capture_output=True, text=True,
+                    check=True, stdout=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 found = json.loads(done.stdout.splitlines()[-1])
                 theirs |= {f"{stream.name}|{key}": value for key, value in found.items()}

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import expm1, pi, sqrt
 from random import Random
 from statistics import NormalDist
@@ -120,8 +121,9 @@ def calibrate(
 def _thinned(partitions: Sequence[TableProfile]) -> list[TableProfile]:
     if len(partitions) <= MAX_PARTITIONS:
         return list(partitions)
-    random, step = Random(0), len(partitions) / MAX_PARTITIONS
-    return [partitions[int((i + random.random()) * step)] for i in range(MAX_PARTITIONS)]
+    random, n = Random(0), len(partitions)
+    edges = [i * n // MAX_PARTITIONS for i in range(MAX_PARTITIONS + 1)]
+    return [partitions[random.randrange(*stretch)] for stretch in pairwise(edges)]
 
 
 _Sizes: TypeAlias = dict[str, list[float]]

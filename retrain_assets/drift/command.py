@@ -294,14 +294,13 @@ def _document(report: DriftReport, left_out: dict[str, str]) -> dict[str, Any]:
 
 def _table(report: DriftReport, left_out: dict[str, str]) -> list[str]:
     """For people: the verdict, then one line per column, drifted ones first."""
-    headline, *others = report.reasons or ("",)
+    headline = report.reasons[0] if report.reasons else ""
     colour = {"drifted": "red", "stable": "green"}.get(report.verdict, "yellow")
-    told = {reason for row in report.features for reason in row.reasons}
     change = f"{report.row_change:+.1%}" if report.n_reference else "new"
     lines = [
         f"{click.style(report.verdict, fg=colour, bold=True)}: {headline}",
         f"rows {report.n_reference:,} → {report.n_current:,} ({change})",
-        *[reason for reason in others if reason not in told],
+        *report.news,
         *[f"left out: `{name}`, type {kind} cannot be compared" for name, kind in left_out.items()],
         "",
     ]

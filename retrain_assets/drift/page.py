@@ -95,9 +95,8 @@ def report_page(report: DriftReport, pictures: Mapping[str, Picture]) -> str:
 
 def _head(report: DriftReport) -> str:
     """Verdict, sides, score, what could not be compared, and how it was measured."""
-    headline, *others = report.reasons or ("",)
-    told = {reason for row in report.features for reason in row.reasons}
-    notes = "".join(f"<li>{_text(reason)}</li>" for reason in others if reason not in told)
+    headline = report.reasons[0] if report.reasons else ""
+    notes = "".join(f"<li>{_text(reason)}</li>" for reason in report.news)
     how = "Distances are exact" if report.exact else "Distances are lower ends of certified bounds"
     if report.calibrated_on:
         how += f"; thresholds are calibrated on {report.calibrated_on} partitions of the reference"

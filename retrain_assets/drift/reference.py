@@ -100,8 +100,9 @@ def sample_rows(rows: pa.Table, limit: int = SAMPLE_ROWS) -> pa.Table:
     """
     if rows.num_rows <= limit:
         return rows
-    random = np.random.default_rng(0).random(limit)
-    return rows.take(pa.array(((np.arange(limit) + random) * rows.num_rows / limit).astype("i8")))
+    edges = np.arange(limit + 1) * rows.num_rows // limit
+    places = edges[:-1] + np.random.default_rng(0).random(limit) * np.diff(edges)
+    return rows.take(pa.array(places.astype(np.int64)))
 
 
 def with_scores(

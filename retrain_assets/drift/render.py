@@ -62,8 +62,7 @@ def report_markdown(
     """
     if limit < 1:
         raise DriftError(f"limit: must be >= 1, got {limit}")
-    told = {reason for row in report.features for reason in row.reasons}
-    headline, *others = report.reasons or ("",)
+    headline = report.reasons[0] if report.reasons else ""
     sides = [
         (CURRENT_COLOUR, report.current, report.n_current),
         (REFERENCE_COLOUR, report.reference, report.n_reference),
@@ -78,7 +77,7 @@ def report_markdown(
         f"{current} against {reference}; drift score {report.score:.2f}",
         "",
     ]
-    notes = [f"- {_text(reason)}" for reason in others if reason not in told]
+    notes = [f"- {_text(reason)}" for reason in report.news]
     lines += [*notes, ""] if notes else []
     if report.features:
         lines += _table(worst_first(report), pictures or {}, limit)
@@ -99,7 +98,8 @@ def _table(rows: Sequence[FeatureDrift], pictures: Mapping[str, Picture], limit:
     """Columns that would be empty in every row are left out."""
     weighted = any(row.importance is not None for row in rows)
     columns = ["Feature", *["Distribution"] * bool(pictures), "Drift", *["Weight"] * weighted]
-    columns += ["What changed", "Key statistics"]
+    columns += ["What changed"] * any(row.reasons for row in rows[:limit])
+    columns += ["Key statistics"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows[:limit]:
         picture = pictures.get(row.feature)

@@ -237,6 +237,13 @@ class DriftReport:
         rows = [("prediction", row) for row in self.prediction]
         return (*rows, *([] if self.label is None else [("label", self.label)]))
 
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Reasons after the first that no row of a feature, score or label tells."""
+        rows = (*self.features, *(row for _, row in self.outcomes))
+        told = {reason for row in rows for reason in row.reasons}
+        return tuple(reason for reason in self.reasons[1:] if reason not in told)
+
     def completed(self, sections: Sections) -> "DriftReport":
         """With the sections, and with what they found among the reasons.
 

@@ -68,7 +68,8 @@ class SectionsOf:
         predict: Predict | None,
     ) -> None:
         self._spec, self._store, self._reference = spec, store, reference
-        self._existing, self._predict = set(existing), predict
+        self._existing = set(existing)
+        self._predict = predict if spec.drift.prediction else None
 
     def window(self, keys: Sequence[str | None], current: TableProfile) -> Sections:
         """The sections of the feature partitions `keys`, whose profile is `current`."""

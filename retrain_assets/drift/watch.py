@@ -4,10 +4,9 @@ Belongs here: choosing the current window and the reference, remembering earlier
 how two sides are compared (`verdict`), where they are kept (`stored`, `reference`).
 
 Both sides are stored profiles; rows are read only for what stands beside the features (`sections`).
-Rows of the current side would give no exacter numbers against a profile, and cost the same where
-partitions are small: a week of 6,000 flights and 12 columns, 11 CPU ms to read and profile, 7 to read
-and merge its profiles; the reference of 60 days was 38 to read, is 2, and the comparison of 8 columns 5
-instead of 46 (docs/drift).
+Rows of the current side would give no exacter numbers against a profile, and cost more: a week of 6,000
+flights in 12 columns takes 11 CPU ms to read and profile, 7 to merge from its profiles
+(docs/decisions/0006).
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

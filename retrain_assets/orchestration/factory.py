@@ -35,7 +35,11 @@ each is in its metadata, and is what training goes by).""",
 
 `verdict` is `stable`, `drifted` or `undecided` (too few rows, or no reference yet). `alarm` is true
 when enough of the last reports are drifted; with `retrain.on_drift` it starts a retraining. The
-check `no_drift` warns, it never stops a run.""",
+check `no_drift` warns, it never stops a run.
+
+`report` shows what changed, with the distributions of both sides in drifted partitions and the newest
+of a run; `heat_map`, in the newest, shows the last 60 partitions. Plots follow the ten most important
+features (up to ten thresholds), and `severity_max`, the worst of all.""",
     "candidate_model": """A newly trained model, compared with the champion and trivial baselines on the same holdout.
 
 The holdout is the last part of the window and was never trained on. Training again on the same data

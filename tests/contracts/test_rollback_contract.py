@@ -1,5 +1,10 @@
 """Rollback through ledger and registry, on a real MLflow database and both ledgers' databases."""
 
+import os
+import resource
+import subprocess
+import sys
+
 import pytest
 from integration.candidates import train_small_model
 from integration.postgres import postgres_server  # noqa: F401
@@ -115,6 +120,25 @@ def test_ledger_and_aliases_go_back_together_and_again_after_a_kill(ledger, regi
     before, now = roll_back_everything("churn", to_version=None, **common)
     assert before.sequence == now.sequence == 3
     assert registry.aliases("churn")["champion"] == "1"
+
+
+def test_the_command_rolls_back_in_seconds(registry, tmp_path):
+    ledger = Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
+    trained = train_small_model(tmp_path / "model")
+    for number, expected in (("1", None), ("2", "1")):
+        version = registry.log_candidate("churn", f"f{number}", **trained.arguments())
+        promote(ledger, number, expected, version.run_id)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "retrain_assets.cli", "rollback", "churn", "--reason", "complaints"],
+        env={**os.environ, "RETRAIN_HOME": str(tmp_path)},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout == "churn: v2 -> v1, loaded and recorded\n", done.stderr
+    assert registry.aliases("churn") == {"candidate": "2", "champion": "1", "previous": "2"}
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < 4, "2 CPU seconds; more where other tests fight for the caches"
 
 
 def test_a_version_that_does_not_load_is_never_rolled_back_to(ledger, registry, tmp_path):

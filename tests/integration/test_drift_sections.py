@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from integration.candidates import train_small_model
 
 from retrain_assets.data.tables import TableStore
 from retrain_assets.drift.reference import store_reference, with_scores
@@ -10,8 +11,6 @@ from retrain_assets.drift.watch import ChampionReference, watch
 from retrain_assets.errors import TableError, TrainingError
 from retrain_assets.promotion.model_files import load_model, store_model
 from retrain_assets.spec.model import ModelSpec
-
-from .candidates import train_small_model
 
 DAYS = [f"2024-01-{day:02}" for day in range(1, 31)]
 TRAINED, CHAMPION = DAYS[:20], ChampionReference("3", "abc")
@@ -76,7 +75,9 @@ def test_a_moved_day_is_seen_in_every_section(store):
     report = _watched(store, spec, DAYS[27])
     assert report.multivariate.verdict == "drifted"
     assert next(iter(report.multivariate.shares)) == "x"
-    assert report.prediction[0].reasons[0].startswith("the champion's score moved: mean 0.5")
+    assert (
+        report.prediction[0].reasons[0].startswith("the champion's score moved: mean 0.498 → 0.778")
+    )
     assert report.label.reasons[0].startswith("the target `late` moved: ")
     assert store.read_json("flights", "drift_report", DAYS[27])["version"] == 3
 
@@ -145,6 +146,12 @@ def test_a_champion_without_stored_scores_is_not_asked(store):
         importance={"x": 0.9, "y": 0.1},
     )  # fmt: skip
     assert _watched(store, spec, DAYS[22], predict=pytest.fail).prediction == ()
+
+
+def test_a_spec_can_do_without_scores(store):
+    spec = _spec(prediction=False)
+    _store_champion(store, spec)
+    assert _watched(store, spec, DAYS[27], predict=pytest.fail).prediction == ()
 
 
 def test_a_model_is_read_back_from_the_store_with_the_same_scores(tmp_path):

@@ -250,9 +250,12 @@ def test_many_models_share_sensors_and_schedules(tmp_path):
           for n, schedule in enumerate(schedules)),
     )  # fmt: skip
     repository = defs.get_repository_def()
-    assert len(repository.sensor_defs) == 4
+    assert len(repository.sensor_defs) == 5
     assert len(repository.schedule_defs) == 2
-    assert [job.name for job in repository.get_all_jobs()] == ["__ASSET_JOB"]
+    assert sorted(job.name for job in repository.get_all_jobs()) == [
+        "__ASSET_JOB",
+        "change_champion",
+    ]
     assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 24
 
 

@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from orchestration.harness import World, day, days, succeeded
-from orchestration.test_alerts_in_runs import Inbox, inbox
+from orchestration.inbox import Inbox, inbox
 
 from retrain_assets.cli import main
 from retrain_assets.orchestration.keys import GUARD, asset_key

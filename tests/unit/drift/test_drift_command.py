@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from retrain_assets.drift import command
 from retrain_assets.drift.columns import column_family
-from retrain_assets.spec.model import Thresholds
+from retrain_assets.spec.model import Multivariate, Thresholds
 
 
 @pytest.fixture
@@ -269,3 +269,77 @@ def test_a_comparison_imports_nothing_heavy(files):
 
 def test_every_column_family_of_arrow_is_known():
     assert column_family(pa.list_(pa.int8())) is None
+
+
+@pytest.fixture
+def correlated(tmp_path):
+    """Two files whose columns by themselves are alike, with a label that is not; a counter as well."""
+    rng = np.random.default_rng(8)
+
+    def write(name, rho, rate, first):
+        x, y = rng.normal(size=(2, 3000))
+        y = rho * x + np.sqrt(1 - rho**2) * y
+        late, serial = rng.random(3000) < rate, np.arange(first, first + 3000)
+        path = str(tmp_path / f"{name}.parquet")
+        pq.write_table(pa.table({"x": x, "y": y, "late": late, "serial": serial}), path)
+        return path
+
+    return write("reference", 0.9, 0.3, 0), write("current", 0.0, 0.6, 3000)
+
+
+def test_multivariate_finds_what_no_column_shows_and_names_what_it_left_out(correlated):
+    options = ("--exclude", "late", "--multivariate")
+    result = _run("drift", *correlated, "--exclude", "serial", *options)
+    assert result.exit_code == 3
+    assert result.output.startswith("drifted: all columns together: told apart from the reference")
+    assert "0 of 2 features drifted" in result.output
+    assert "`x` and `y`: rank correlation 0." in result.output
+    named = _run("drift", *correlated, *options).output
+    assert "not among all columns together: serial: the two ranges do not overlap" in named
+    assert _run("drift", *correlated, "--exclude", "serial", "-x", "late").exit_code == 0
+
+
+def test_multivariate_is_in_the_json_and_on_the_page(correlated, tmp_path):
+    page = tmp_path / "report.html"
+    result = _run("drift", *correlated, "--multivariate", "--json", "--html", page)
+    found = json.loads(result.output.splitlines()[-1])["multivariate"]
+    assert 0.7 < found["low"] < found["auc"] < found["high"] < 1
+    assert set(found["shares"]) == {"x", "y", "late"}
+    assert found["correlations"][0]["first"] == "x"
+    assert "told apart from the reference with AUC 0." in page.read_text()
+
+
+def test_large_effects_need_an_auc_of_the_default_of_a_spec():
+    assert command._Multivariate() == command._Multivariate(Multivariate().auc, Multivariate().rows)
+
+
+def test_a_target_is_shown_apart_and_is_no_feature(correlated, tmp_path):
+    page = tmp_path / "report.html"
+    result = _run("drift", *correlated, "-x", "serial", "--target", "late", "--html", page)
+    assert (result.exit_code, result.output.split(":")[0]) == (0, "stable")
+    assert result.output.count("the target `late` moved: 'false' 70.6% → 39.1%") == 1
+    assert "label, not counted as a feature:" in result.output
+    assert "label: late" in page.read_text()
+    document = json.loads(
+        _run("drift", *correlated, "--target", "late", "--json").output.splitlines()[-1]
+    )
+    assert "late" not in document["flags"]
+    assert document["label"]["drifted"]
+    assert document["multivariate"] is None
+
+
+def test_a_profile_is_no_side_of_a_multivariate_comparison_but_knows_labels(correlated, tmp_path):
+    made = str(tmp_path / "reference.profile")
+    _run("profile", correlated[0], "-o", made)
+    result = _run("drift", made, correlated[1], "--multivariate")
+    assert result.exit_code == 2
+    assert "reference: multivariate drift needs rows, got a stored profile" in result.output
+    assert (
+        "the target `late` moved" in _run("drift", made, correlated[1], "--target", "late").output
+    )
+
+
+def test_a_target_that_no_file_has_is_an_error(correlated):
+    result = _run("drift", *correlated, "--target", "churned")
+    assert result.exit_code == 2
+    assert "'churned': is in neither table" in result.output

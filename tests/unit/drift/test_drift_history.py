@@ -84,7 +84,7 @@ def test_the_plotted_features_do_not_follow_the_severity_of_the_day():
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"version": 3, "features": []}, "version must be 1 or 2, got 3"),
+        ({"version": 99, "features": []}, "version must be .*, got 99"),
         ({"version": 2}, "not a stored report: KeyError.'features'"),
         ([], "not a stored report"),
     ],

@@ -34,7 +34,7 @@ def test_scores_that_moved_are_told_and_are_no_feature():
     current = pa.table({"noise": rng.normal(size=600)})
     (row,) = prediction_drift(reference, rng.beta(4, 2, 600), Drift())
     assert (row.feature, row.drifted) == ("score", True)
-    assert row.reasons[0].startswith("the champion's score moved: mean 0.33")
+    assert row.reasons[0].startswith("the champion's score moved: mean 0.328 → 0.665")
     report = _report(reference.select(["noise"]), current, Sections(prediction=(row,)))
     assert (report.verdict, report.share_drifted) == ("stable", 0)
     assert report.reasons[-1] == row.reasons[0]

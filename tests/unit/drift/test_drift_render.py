@@ -55,7 +55,7 @@ def test_the_table_says_what_drifted_how_much_and_what_changed():
 def test_each_row_has_its_distribution_and_its_weight_where_they_are_known():
     report = _report(_row("x", 2.0, True, importance=0.25), _row("y", 0.1, False, importance=0.75))
     text = report_markdown(report, {"x": STEPS})
-    assert "| Feature | Distribution | Drift | Weight | What changed | Key statistics |" in text
+    assert "| Feature | Distribution | Drift | Weight | Key statistics |" in text
     assert re.search(
         r"\| x \| !\[\]\(data:image/svg\+xml,[^ |()]+\) \| \*\*strong.* \| 25.0% \|", text
     )
