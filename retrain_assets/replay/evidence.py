@@ -200,9 +200,12 @@ class EvidenceOf:
 
     def _one(self, champion: "Trained", key: str, kind: str, estimate: bool) -> Performance:
         metric = self._scores.metric
+        if kind == "realised":
+            # Labels may be missing although they are due: the estimate stands in, as it does live.
+            _, rows = self._scores.value(champion, key)
+            kind = "realised" if rows else "estimated"
         if kind == "estimated" and not estimate:
-            problem = "labels have not come"
-            return undecided(metric, "estimated", key, None, 0, 0.95, problem)
+            return undecided(metric, "estimated", key, None, 0, 0.95, "labels have not come")
         place = (champion.fingerprint, key, kind)
         if place not in self._known:
             compute = self._realised if kind == "realised" else self._estimated
@@ -212,12 +215,14 @@ class EvidenceOf:
         return self._known[place]
 
     def _realised(self, champion: "Trained", key: str) -> Performance:
-        metric, found = self._scores.metric, self._scores.evaluation(champion, key)
-        if found is None:
-            problem = "no row has a label"
-            return undecided(metric, "realised", key, None, 0, 0.95, problem)
+        found = self._scores.evaluation(champion, key)
+        assert found is not None, "it has labels"
         return realised(
-            metric.name, found.y_true, found.scores[CANDIDATE], partition=key, groups=found.groups
+            self._scores.metric.name,
+            found.y_true,
+            found.scores[CANDIDATE],
+            partition=key,
+            groups=found.groups,
         )
 
     def _estimated(self, champion: "Trained", key: str) -> Performance:

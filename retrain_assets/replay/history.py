@@ -15,6 +15,8 @@ from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import ReplayError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from retrain_assets.spec.model import ModelSpec
     from retrain_assets.spec.partitions import PartitionScheme
 
@@ -48,6 +50,11 @@ class History:
     def scheme(self) -> "PartitionScheme":
         """The model's partitions."""
         return scheme_of(self.spec)
+
+    @cached_property
+    def ends(self) -> "dict[str, datetime]":
+        """End of each partition: the moment at which it has come."""
+        return {key: self.scheme.window(key).end for key in self.keys}
 
     def until(self, key: str) -> tuple[str, ...]:
         """The partitions that existed when `key` came."""

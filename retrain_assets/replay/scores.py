@@ -15,7 +15,12 @@ from pyarrow import array as pa_array
 
 from retrain_assets.data.tables import PARTITION_COLUMN
 from retrain_assets.promotion.promote import judge_evaluation
-from retrain_assets.training.evaluation import CANDIDATE, CHAMPION, score_labelled
+from retrain_assets.training.evaluation import (
+    CANDIDATE,
+    CHAMPION,
+    check_same_classes,
+    score_labelled,
+)
 from retrain_assets.training.metrics import Metric, get_metric
 
 if TYPE_CHECKING:
@@ -214,6 +219,7 @@ class Scores:
         evaluation = candidate.holdout()
         saw = False
         if champion is not None:
+            check_same_classes(evaluation.classes, self.model(champion).classes)
             scores = dict(evaluation.scores)
             ours = {
                 CANDIDATE: scores.pop(CANDIDATE),
@@ -231,8 +237,5 @@ class Scores:
 
     def _on_holdout(self, candidate: "Trained", champion: "Trained") -> NDArray[np.float64]:
         """The champion's scores of the candidate's holdout rows."""
-        from retrain_assets.training.evaluation import check_comparable
-
-        check_comparable(self.model(candidate), self.model(champion))
         found = [self.evaluation(champion, key) for key in candidate.holdout_keys]
         return np.concatenate([one.scores[CANDIDATE] for one in found if one is not None])

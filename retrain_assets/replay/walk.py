@@ -124,7 +124,7 @@ class Walk:
         return self.history.spec
 
     def _end(self, key: str) -> datetime:
-        return self.history.scheme.window(key).end
+        return self.history.ends[key]
 
     def _seen(self, key: str, *, scheduled: bool) -> Evidence:
         spec, champion = self._spec, self.champion
@@ -177,12 +177,13 @@ class Walk:
         return self.evidence.performance(self.champion, key, estimate=estimate, last=last)
 
     def _past(self, key: str) -> Past:
-        now = self._end(key)
-        runs = tuple(
-            PastRun(now - self._end(one.partition), one.seconds)
-            for one in self.retrainings[-200:]
-            if now - self._end(one.partition) < WEEK
-        )
+        now, runs = self._end(key), None
+        if self.policy.retrain.budget is not None:
+            runs = tuple(
+                PastRun(now - self._end(one.partition), one.seconds)
+                for one in self.retrainings
+                if now - self._end(one.partition) < WEEK
+            )
         last = None if self._last is None else self._end(self._last)
         return Past(last_retraining=last, rejections=self._rejections, runs=runs)
 

@@ -23,7 +23,7 @@ __all__ = [
     "CANDIDATE",
     "CHAMPION",
     "Evaluation",
-    "check_comparable",
+    "check_same_classes",
     "evaluate_on_holdout",
     "score_array",
     "score_labelled",
@@ -239,7 +239,7 @@ def score_labelled(
         return None
     scorers = {CANDIDATE: candidate}
     if champion is not None:
-        check_comparable(candidate, champion)
+        _check_comparable(candidate, champion)
         scorers[CHAMPION] = champion
     scores = {name: _score(name, model, rows) for name, model in scorers.items()}
     return Evaluation(
@@ -310,22 +310,28 @@ def _notes(name: str, model: TabularModel, rows: pa.Table) -> list[str]:
     return [f"{name}: feature columns {', '.join(absent)} are gone and were scored as missing"]
 
 
-def check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
-    """Two models predict the same thing.
-
-    Raises:
-        TrainingError: another target, task or classes.
-    """
+def _check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
     if champion.task != candidate.task or champion.target != candidate.target:
         raise TrainingError(
             f"champion and candidate cannot be compared: the champion predicts "
             f"'{champion.target}' ({champion.task}), the candidate '{candidate.target}' "
             f"({candidate.task}); give the changed model a new name"
         )
-    if champion.classes != candidate.classes:
+    check_same_classes(candidate.classes, champion.classes)
+
+
+def check_same_classes(
+    candidate: tuple[Label, ...] | None, champion: tuple[Label, ...] | None
+) -> None:
+    """Two models of one target know the same classes.
+
+    Raises:
+        TrainingError: they do not.
+    """
+    if champion != candidate:
         raise TrainingError(
             f"champion and candidate cannot be compared: the champion knows the classes "
-            f"{list(champion.classes or ())}, the candidate {list(candidate.classes or ())}; take a "
+            f"{list(champion or ())}, the candidate {list(candidate or ())}; take a "
             "train.window in which all classes occur, or give the model with the new classes a new "
             "name"
         )
