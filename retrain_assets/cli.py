@@ -15,6 +15,7 @@ import click
 
 from retrain_assets import __version__
 from retrain_assets.drift.command import drift, profile
+from retrain_assets.replay.command import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,11 +71,13 @@ def main() -> None:
       retrain rollback churn --reason "…"   back to the champion before
       retrain promote                   what awaits approval, with its comparison
       retrain drift old.parquet new.parquet   drift between any two files
+      retrain replay churn              what other retraining policies would have done
     """
 
 
 main.add_command(drift)
 main.add_command(profile)
+main.add_command(replay)
 
 
 def _fail(message: str) -> NoReturn:
