@@ -15,6 +15,7 @@ import click
 
 from retrain_assets import __version__
 from retrain_assets.drift.command import drift, profile
+from retrain_assets.replay.command import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from retrain_assets.fleet.status import StatusRow
     from retrain_assets.orchestration.platform import Platform
-    from retrain_assets.promotion.ledger import Promotion
+    from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
 
 __all__ = ["main"]
@@ -65,15 +66,18 @@ def main() -> None:
       retrain new churn                 write a commented spec to model_specs/churn.yaml
       retrain check                     check every spec; 1 if one is broken
       retrain status                    what every model is doing
+      retrain why churn                 why it was retrained, or was not
       retrain history churn             who promoted what, when and why
       retrain rollback churn --reason "…"   back to the champion before
       retrain promote                   what awaits approval, with its comparison
       retrain drift old.parquet new.parquet   drift between any two files
+      retrain replay churn              what other retraining policies would have done
     """
 
 
 main.add_command(drift)
 main.add_command(profile)
+main.add_command(replay)
 
 
 def _fail(message: str) -> NoReturn:
@@ -92,6 +96,8 @@ def _print_json(document: Any) -> None:
 def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
     """Check spec files: all problems at once, each with its line and what to do.
 
+    Warnings are about valid specs and do not change the exit code.
+
     PATHS are files or folders; by default the folder of --specs.
 
     \b
@@ -101,19 +107,20 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
-    from retrain_assets.spec.loading import load_specs
+    from retrain_assets.spec.loading import advice, load_specs
 
     try:
         found = load_specs(list(paths) or [specs])
     except SpecError as error:
         _fail(str(error))
     problems = found.problems
+    warnings = [warning for loaded in found.models.values() for warning in advice(loaded)]
     if as_json:
-        rows = [
-            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems
-        ]
-        _print_json({"valid": sorted(found.models), "problems": rows})
+        rows, warned = ([vars(p) for p in each] for each in (problems, warnings))
+        _print_json({"valid": sorted(found.models), "problems": rows, "warnings": warned})
     else:
+        for warning in warnings:
+            click.echo(f"{click.style('warning', fg='yellow')} {warning.file} {warning}")
         if problems:
             click.echo(str(SpecError(problems)))
         count = len(found.models)
@@ -228,10 +235,47 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("model")
+@click.option(
+    "--last", metavar="N", default=5, show_default=True, type=click.IntRange(1, 1000),
+    help="How many decisions.",
+)  # fmt: skip
+@_SPECS
+@_JSON
+def why(model: str, last: int, specs: Path, as_json: bool) -> None:
+    """Say why MODEL was retrained or not: the last decisions, newest first, and what came of them.
+
+    Each decision says what fired, with its numbers, and what held it back and until when.
+
+    \b
+    Examples:
+      retrain why flight_delay
+      retrain why flight_delay --last 20
+      retrain why flight_delay --json | jq '.decisions[0].reasons'
+    """
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.orchestration.why import explain
+
+    try:
+        found = explain(_platform(), model, last)
+        if not found:
+            _check_model(model, specs)
+    except RetrainError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json({"model": model, "decisions": [one.to_dict() for one in found]})
+        return
+    for one in found:
+        click.echo("\n".join(one.lines()))
+    if not found:
+        click.echo(f"{model}: nothing was decided yet")
+
+
+@main.command()
+@click.argument("model")
 @_SPECS
 @_JSON
 def history(model: str, specs: Path, as_json: bool) -> None:
-    """Show every promotion, rollback and review of MODEL, newest first.
+    """Show every promotion, rollback and review of MODEL, newest first, and what promotions brought.
 
     \b
     Examples:
@@ -239,12 +283,14 @@ def history(model: str, specs: Path, as_json: bool) -> None:
       retrain history flight_delay --json | jq '.promotions[0].reason'
     """
     from retrain_assets.errors import RetrainError
+    from retrain_assets.promotion.ledger import Promotion
     from retrain_assets.promotion.reviews import Reviews
 
     ledger = _platform().ledger
     try:
         rows = ledger.history(model)[::-1]
         reviews = Reviews(ledger).history(model)[::-1]
+        realised = {outcome.sequence: outcome for outcome in ledger.outcomes(model)}
         if not rows and not reviews:
             _check_model(model, specs)
     except RetrainError as error:
@@ -252,7 +298,10 @@ def history(model: str, specs: Path, as_json: bool) -> None:
     if as_json:
         document = {
             "model": model,
-            "promotions": [_entry(row, row.promoted_at) for row in rows],
+            "promotions": [
+                {**_entry(row, row.promoted_at), "realised": _realised(realised.get(row.sequence))}
+                for row in rows
+            ],
             "reviews": [_entry(row, row.reviewed_at) for row in reviews],
         }
         _print_json(document)
@@ -267,6 +316,15 @@ def history(model: str, specs: Path, as_json: bool) -> None:
         what = f"{row.kind:<9}  v{row.version}{f' ({row.partition})' if row.partition else ''}"
         click.echo(f"{number}  {at:%Y-%m-%d %H:%M:%S}  {what}  by {row.actor}")
         click.echo(f"      {row.reason}")
+        if isinstance(row, Promotion) and row.sequence in realised:
+            click.echo(f"      {realised[row.sequence].sentence}")
+
+
+def _realised(outcome: "GuardOutcome | None") -> dict[str, Any] | None:
+    if outcome is None:
+        return None
+    keys = ("expected_gain", "gain", "gain_low", "gain_high", "partitions", "rows", "verdict")
+    return {key: getattr(outcome, key) for key in (*keys, "through_partition")}
 
 
 def _entry(row: "Promotion | Review", at: "datetime") -> dict[str, Any]:

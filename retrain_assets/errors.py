@@ -9,10 +9,11 @@
     ├── TableError           a table at rest is missing or unreadable
     ├── DriftError           two tables cannot be compared
     ├── TrainingError        too little data, a bad target, a trainer that failed
+    ├── ReplayError          a history that cannot be replayed, or no such policy
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
-        ├── RolledBack       a person has rolled this very version back
+        ├── RolledBack       this very version was rolled back, by a person or by the guard
         ├── Declined         a person has rejected this very candidate
         └── NotAwaiting      the version does not wait for approval (any more)
 
@@ -32,6 +33,7 @@ __all__ = [
     "NotAwaiting",
     "Problem",
     "RegistryError",
+    "ReplayError",
     "RetrainError",
     "RolledBack",
     "SettingsError",
@@ -121,6 +123,10 @@ class TrainingError(RetrainError):
     """A model cannot be trained or evaluated."""
 
 
+class ReplayError(RetrainError):
+    """A model's history cannot be replayed, or there is no policy of that name."""
+
+
 class RegistryError(RetrainError):
     """The model registry is unreachable, or holds something else than it should."""
 
@@ -134,7 +140,7 @@ class ChampionChanged(LedgerError):
 
 
 class RolledBack(LedgerError):
-    """The version was champion and a person rolled it back: it does not come back by itself."""
+    """The version was champion and was rolled back: it does not come back by itself."""
 
 
 class Declined(LedgerError):

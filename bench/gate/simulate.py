@@ -13,6 +13,8 @@ Three kinds of holdout:
     days    28 days of 15 rows (ranking: of 6 groups): each model has better and worse days
     hours   168 hours of 3 rows: what makes an hour good or bad for a model lasts (autoregressive,
             0.6 from hour to hour)
+    4 days, 7 days
+            few of them, of 30 to 100 rows (ranking: 10 to 33 groups), each of its own size
 Rows of days and hours are clustered as the product does it, by `time_blocks`.
 """
 
@@ -37,6 +39,9 @@ BAND = (3.5, 6.5)
 MLFLOW_GAIN = 0.01
 NOT_HOURLY = ("average_precision", "pinball@0.1", "pinball@0.5", "ndcg@5")
 POWER_TRIALS = 300
+RATES = ("rows", "days", "hours", "four", "seven")
+FEW = {"4 days": 4, "7 days": 7}
+PER_TIME = {"rows": 1, "hours": 3}
 Array = NDArray[Any]
 
 
@@ -67,8 +72,14 @@ class Law:
     """Errors of one model: of its own at every row, and of its own at every time."""
 
     def __init__(self, kind: str, rng: np.random.Generator, *, per_time: int) -> None:
-        count = {"rows": 0, "days": 28, "hours": 168}[kind]
         self.rng, self.kind = rng, kind
+        if kind in FEW:
+            grouped = per_time == 48  # ranking: whole groups of 8
+            low, high, unit = (10, 33, 8) if grouped else (30, 100, 1)
+            sizes = unit * rng.integers(low, high, FEW[kind])
+            self.times = np.repeat(np.arange(FEW[kind]), sizes)
+            return
+        count = {"rows": 0, "days": 28, "hours": 168}[kind]
         self.times = np.repeat(np.arange(count), per_time) if count else None
 
     def own(self, rows: int, columns: int = 1) -> Array:
@@ -92,7 +103,7 @@ class Law:
 
 
 def binary(kind: str, rng: np.random.Generator, better: float = 0.0) -> Holdout:
-    law = Law(kind, rng, per_time={"rows": 1, "days": 15, "hours": 3}[kind])
+    law = Law(kind, rng, per_time=PER_TIME.get(kind, 15))
     n = 400 if law.times is None else len(law.times)
     signal = rng.normal(size=n)
     y = (rng.random(n) < sigmoid(1.5 * signal - 0.8)).astype(np.int64)
@@ -102,7 +113,7 @@ def binary(kind: str, rng: np.random.Generator, better: float = 0.0) -> Holdout:
 
 
 def multiclass(kind: str, rng: np.random.Generator, better: float = 0.0) -> Holdout:
-    law = Law(kind, rng, per_time={"rows": 1, "days": 15, "hours": 3}[kind])
+    law = Law(kind, rng, per_time=PER_TIME.get(kind, 15))
     n = 400 if law.times is None else len(law.times)
     logits = rng.normal(size=(n, 3)) * 1.5
     chances = softmax(logits)
@@ -112,7 +123,7 @@ def multiclass(kind: str, rng: np.random.Generator, better: float = 0.0) -> Hold
 
 
 def regression(kind: str, rng: np.random.Generator, better: float = 0.0) -> Holdout:
-    law = Law(kind, rng, per_time={"rows": 1, "days": 15, "hours": 3}[kind])
+    law = Law(kind, rng, per_time=PER_TIME.get(kind, 15))
     n = 400 if law.times is None else len(law.times)
     y = np.exp(2 + 0.5 * rng.normal(size=n))
     shared = y + rng.normal(size=n)
@@ -121,7 +132,7 @@ def regression(kind: str, rng: np.random.Generator, better: float = 0.0) -> Hold
 
 
 def ranking(kind: str, rng: np.random.Generator, better: float = 0.0) -> Holdout:
-    law = Law(kind, rng, per_time={"rows": 1, "days": 48, "hours": 24}[kind])
+    law = Law(kind, rng, per_time={"rows": 1, "hours": 24}.get(kind, 48))
     n = 1200 if law.times is None else len(law.times)
     relevance = rng.integers(0, 3, n)
     shared = relevance + 0.5 * rng.normal(size=n)
@@ -260,15 +271,16 @@ def draw(rows: list[dict[str, Any]], curves: dict[str, Any], path: Path) -> None
 
 def table(rows: list[dict[str, Any]]) -> str:
     lines = [
-        "| metric | method | gate, rows | gate, days | gate, hours | days, rows drawn alone "
-        "| candidate > champion | MLflow, 1% better |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| metric | method | gate, rows | gate, days | gate, hours | gate, 4 days | gate, 7 days "
+        "| days, rows drawn alone | candidate > champion | MLflow, 1% better |",
+        "|---|---|" + "---:|" * 8,
     ]
     for row in rows:
         alone = f"{row['alone'][0]:.1f}" if row["alone"] else ""
         hours = f"{row['hours'][0]:.1f}" if row["hours"] else ""
         cells = [row["label"], method_of(row["metric"]), f"{row['rows'][0]:.1f}",
-                 f"{row['days'][0]:.1f}", hours, alone, f"{row['rows'][1]:.1f}",
+                 f"{row['days'][0]:.1f}", hours, f"{row['four'][0]:.1f}",
+                 f"{row['seven'][0]:.1f}", alone, f"{row['rows'][1]:.1f}",
                  f"{row['rows'][2]:.1f}"]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -289,11 +301,13 @@ def main() -> None:
         days = false_promotions(task, metrics, "days", options.trials)
         lasting = [metric for metric in metrics if metric not in NOT_HOURLY]
         hours = false_promotions(task, lasting, "hours", options.trials)
+        four, seven = (false_promotions(task, metrics, kind, options.trials) for kind in FEW)
         for metric in metrics:
             label = f"{metric} ({task})" if metric in ("log_loss", "accuracy") else metric
             rows.append({"label": label, "metric": metric, "rows": plain[metric],
                          "days": days[metric][:1], "alone": days[metric][1:],
-                         "hours": hours.get(metric, [])})  # fmt: skip
+                         "hours": hours.get(metric, []), "four": four[metric],
+                         "seven": seven[metric]})  # fmt: skip
             print(rows[-1], flush=True)
         used = resource.getrusage(resource.RUSAGE_SELF)
         print(f"{used.ru_utime + used.ru_stime:.0f} s of CPU", flush=True)
@@ -315,7 +329,7 @@ def write(
     path: Path, rows: list[dict[str, Any]], curves: dict[str, Any], trials: int, seconds: float
 ) -> None:
     """The simulation's part of the page, between its two marks."""
-    rates = [row[kind][0] for row in rows for kind in ("rows", "days", "hours") if row[kind]]
+    rates = [row[kind][0] for row in rows for kind in RATES if row[kind]]
     outside = sum(not BAND[0] <= rate <= BAND[1] for rate in rates)
     error = 100 * (0.05 * 0.95 / (2 * trials)) ** 0.5  # each trial counts both ways
     powers = ["| metric | true gain | gate | candidate > champion | MLflow, 1% better |",

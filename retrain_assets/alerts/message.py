@@ -20,6 +20,7 @@ Kind = Literal[
     "broken_spec",
     "promoted",
     "rolled_back",
+    "guard",
 ]
 
 

@@ -1,4 +1,4 @@
-"""One partition on its way in: source → contract → raw table → features.
+"""One partition on its way in: source → contract → raw table → features and their profile.
 
 Belongs here: the order of the steps and what is kept when one of them refuses. Does not: how a
 source is read, a rule checked, a table stored.
@@ -68,7 +68,7 @@ def make_features(
     store: "TableStore",
     existing: Collection[str] = (),
 ) -> Ingested:
-    """Transform one stored raw partition into its feature table and store it.
+    """Transform one stored raw partition into its feature table, store it and profile it.
 
     Args:
         existing: keys of all stored raw partitions; those of the look-back that exist are read.
@@ -78,6 +78,7 @@ def make_features(
         FeatureError: the transform failed, or its result breaks the rules.
     """
     from retrain_assets.data.features import build_features, null_rate
+    from retrain_assets.drift.stored import store_profile
 
     raw = store.read(spec.name, "raw_data", [partition])
     history = None
@@ -86,7 +87,10 @@ def make_features(
         past = [key for key in before if key in set(existing)]
         history = store.read(spec.name, "raw_data", past) if past else raw.slice(0, 0)
     table = build_features(spec.features, raw, history, target=spec.target)
+    # Killed in between, the partition has no profile, which is noticed, and never a wrong one.
+    store.remove_profile(spec.name, "features", partition)
     stored = store.write(spec.name, "features", partition, table)
+    store_profile(store, spec.name, partition, table)
     numbers = {"rows": stored.rows, "columns": table.num_columns, "null_rate": null_rate(table)}
     target_mean = _target_mean(spec, table)
     if target_mean is not None:

@@ -7,8 +7,10 @@ A file is whole or absent. On a local disk it is written under a temporary name 
 synced and renamed; on an object store it is one put. Equal tables give equal bytes, so the SHA-256
 of a file is the fingerprint of its content (for one version of Arrow).
 
-Layout: `{base}/tables/{model}/{table}/{partition}.parquet` and
-`{base}/documents/{model}/{name}/{partition}.json`, with `all` where there are no partitions.
+Layout: `{base}/tables/{model}/{table}/{partition}.parquet`,
+`{base}/profiles/{model}/{table}/{partition}.profile` (what `drift.stored` knows of a table without
+its rows) and `{base}/documents/{model}/{name}/{partition}.json`, with `all` where there are no
+partitions.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _TEMPORARY = ".tmp"
 _STALE_SECONDS = 3600.0
 _ROW_GROUP = 1 << 20
+_READ_AHEAD = 16
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,13 @@ def file_stem(partition: str | None) -> str:
 
 def _label(partition: str | None) -> str:
     return "all" if partition is None else partition
+
+
+def _parsed(path: UPath, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise TableError(f"{path}: not readable as JSON: {error}") from error
 
 
 def _encode(table: pa.Table) -> bytes:
@@ -206,6 +216,9 @@ class TableStore:
     def _table(self, model: str, table: str, partition: str | None) -> UPath:
         return self._folder("tables", model, table) / f"{file_stem(partition)}.parquet"
 
+    def _profile(self, model: str, table: str, partition: str | None) -> UPath:
+        return self._folder("profiles", model, table) / f"{file_stem(partition)}.profile"
+
     def _document(self, model: str, name: str, partition: str | None) -> UPath:
         return self._folder("documents", model, name) / f"{file_stem(partition)}.json"
 
@@ -294,6 +307,10 @@ class TableStore:
         if content is None:
             raise TableError(f"{target}: there is no such file")
         return content
+
+    def file_exists(self, path: str) -> bool:
+        """Whether there is a file at `path` (relative to the store)."""
+        return self._is_file(self._relative(path))
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -431,6 +448,16 @@ class TableStore:
         labels = pa.array([_label(partition) for partition in partitions], pa.string())
         return data.append_column(PARTITION_COLUMN, pa.DictionaryArray.from_arrays(indices, labels))
 
+    def read_each(
+        self, model: str, table: str, partitions: Sequence[str | None]
+    ) -> Iterator[pa.Table]:
+        """As `read`, one table per partition, of which few are in memory at a time."""
+        for start in range(0, len(partitions), _READ_AHEAD):
+            for path, content in self._contents(
+                model, table, partitions[start : start + _READ_AHEAD]
+            ):
+                yield self._rows(path, content, None)
+
     def exists(self, model: str, table: str, partition: str | None) -> bool:
         """Whether the partition has been written."""
         return self._is_file(self._table(model, table, partition))
@@ -464,6 +491,42 @@ class TableStore:
         columns = {field.name: str(field.type) for field in file.schema_arrow}
         return TableDescription(str(path), file.metadata.num_rows, len(content), columns)
 
+    # -- profiles ---------------------------------------------------------------------------------
+
+    def write_profile(self, model: str, table: str, partition: str | None, data: bytes) -> None:
+        """Write the profile of a partition atomically, over what was there.
+
+        Raises:
+            TableError: names are bad, or the file cannot be written.
+        """
+        self._put(self._profile(model, table, partition), data)
+
+    def read_profiles(
+        self, model: str, table: str, partitions: Sequence[str | None]
+    ) -> list[bytes | None]:
+        """Profiles in the order asked for, None where there is none; one call of an object store.
+
+        Raises:
+            TableError: one is unreadable.
+        """
+        if not partitions:
+            return []
+        return self._get([self._profile(model, table, partition) for partition in partitions])
+
+    def profile_exists(self, model: str, table: str, partition: str | None) -> bool:
+        """Whether the partition has a profile."""
+        return self._is_file(self._profile(model, table, partition))
+
+    def remove_profile(self, model: str, table: str, partition: str | None) -> None:
+        """Remove a profile, if there is one, before the rows that it describes change."""
+        path = self._profile(model, table, partition)
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise TableError(f"{path}: cannot be removed: {error.strerror or error}") from error
+
     # -- documents --------------------------------------------------------------------------------
 
     def write_json(self, model: str, name: str, partition: str | None, obj: Any) -> str:
@@ -493,10 +556,22 @@ class TableStore:
                 f"{model}/{name}: no document for partition {_label(partition)} "
                 f"(looked for {path}); materialize it first"
             )
-        try:
-            return json.loads(content)
-        except ValueError as error:
-            raise TableError(f"{path}: not readable as JSON: {error}") from error
+        return _parsed(path, content)
+
+    def read_many_json(self, model: str, name: str, partitions: Sequence[str]) -> dict[str, Any]:
+        """The documents that exist among `partitions`, in their order; one call of an object store.
+
+        Raises:
+            TableError: one is unreadable or not JSON.
+        """
+        if not partitions:
+            return {}
+        paths = [self._document(model, name, partition) for partition in partitions]
+        return {
+            partition: _parsed(path, content)
+            for partition, path, content in zip(partitions, paths, self._get(paths), strict=True)
+            if content is not None
+        }
 
     def json_exists(self, model: str, name: str, partition: str | None) -> bool:
         """Whether the document has been written."""

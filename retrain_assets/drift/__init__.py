@@ -16,9 +16,12 @@ Modules: `report` (the stored result; knows nothing of how it was computed); `st
 (pure formulas with their sources); `columns` (files and tables read column by column); `grid`,
 `kernels`, `findings`, `ranks`, `exact` (two columns, exactly); `categories`, `profile`, `intervals`
 (stored summaries); `measure` (what moved in a column); `verdict` (the decision, the alarm);
-`calibration` (thresholds from the reference's own partitions); `render` and `page` (Markdown,
-pictures, HTML); `watch` (which partitions); `command`. Nothing here knows Dagster or MLflow. What is
-exported here is imported when it is first used, because the command line pays for every import.
+`calibration` (thresholds from the reference's own partitions); `multivariate` and `correlation` (all
+columns together); `outcomes` (scores and labels); `sections` (both, for a partition); `history`
+(reports over time); `pictures`, `render` and `page` (SVG, Markdown, HTML); `stored` and `reference`
+(profiles at rest, what a champion was trained on); `watch` (which partitions); `command`. Nothing
+here knows Dagster or MLflow. What is exported here is imported when it is first used, because the
+command line pays for every import.
 """
 
 from importlib import import_module
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from retrain_assets.drift.calibration import Calibration, calibrate
     from retrain_assets.drift.columns import open_table
     from retrain_assets.drift.profile import TableProfile, build_profile
-    from retrain_assets.drift.render import drift_picture, report_markdown
+    from retrain_assets.drift.render import report_markdown
     from retrain_assets.drift.report import DriftReport, FeatureDrift, drift_score
     from retrain_assets.drift.verdict import alarm, compare
 
@@ -41,7 +44,6 @@ __all__ = [
     "build_profile",
     "calibrate",
     "compare",
-    "drift_picture",
     "drift_score",
     "open_table",
     "report_markdown",
@@ -56,7 +58,6 @@ _MODULES = {
     "build_profile": "profile",
     "calibrate": "calibration",
     "compare": "verdict",
-    "drift_picture": "render",
     "drift_score": "report",
     "open_table": "columns",
     "report_markdown": "render",

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from retrain_assets.drift.measure import Picture
     from retrain_assets.drift.profile import TableProfile
-    from retrain_assets.drift.report import DriftReport, FeatureDrift
+    from retrain_assets.drift.report import DriftReport, FeatureDrift, Sections
     from retrain_assets.drift.verdict import Comparable
 
 __all__ = ["drift", "profile"]
@@ -40,6 +41,17 @@ class _Thresholds:
 
 # Just beyond what nobody would call a change; what decides is then significance.
 _SMALL = _Thresholds(0.01, 0.02, 0.005, 0.01, 0.01, 0.002)
+
+
+@dataclass(frozen=True)
+class _Multivariate:
+    """The default is that of a spec."""
+
+    auc: float = 0.65
+    rows: int = 10_000
+
+
+_SMALL_MULTIVARIATE = _Multivariate(auc=0.52)
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,10 @@ def _open(path: str) -> Comparable:
 @click.option("--html", type=click.Path(), help="Write one self-contained page with pictures.")
 @click.option("--column", "-c", "only", multiple=True, help="Compare only these columns.")
 @click.option("--exclude", "-x", multiple=True, help="Leave these columns out.")
+@click.option("--multivariate", is_flag=True,
+              help="All columns together too: a classifier, and correlations that changed.")  # fmt: skip
+@click.option("--target", metavar="COLUMN",
+              help="Compare this column apart, as the label; it is no feature then.")  # fmt: skip
 @click.option(
     "--effect", type=click.Choice(["small", "large"]), default="small", show_default=True,
     help="What counts: any proven change, or the thresholds of a spec (KS 0.1, PSI 0.2, …).",
@@ -107,6 +123,8 @@ def drift(
     html: str | None,
     only: tuple[str, ...],
     exclude: tuple[str, ...],
+    multivariate: bool,
+    target: str | None,
     effect: str,
     alpha: float,
     min_rows: int,
@@ -122,49 +140,69 @@ def drift(
       retrain drift january.parquet february.parquet
       retrain drift training.profile today.parquet --json | tail -1 | jq .flags
       retrain drift a.csv b.csv --html report.html
+      retrain drift a.csv b.csv --multivariate --target churned
     """
     from retrain_assets.errors import DriftError
 
     limits = _SMALL if effect == "small" else _Thresholds()
-    rules = _Rules(min_rows, alpha, limits, _Alert(), exclude)
+    joint = _SMALL_MULTIVARIATE if effect == "small" else _Multivariate()
+    left_out = exclude if target is None else (*exclude, target)
+    rules = _Rules(min_rows, alpha, limits, _Alert(), left_out)
     try:
         sides = _open(reference), _open(current)
-        columns = list(only) or _common_columns(*sides)
-        report = _compare(sides, columns, rules, (reference, current), partitions, html)
+        columns, uncompared = (list(only), {}) if only else _comparable_columns(*sides)
+        report, pictures = _compare(
+            sides, columns, rules, (reference, current), partitions, pictures=html is not None
+        )
+        extra = _extra(sides, columns, rules, joint if multivariate else None, target)
+        report = report.completed(extra)
+        if html is not None:
+            _write_page(report, pictures, html)
     except DriftError as error:
         _fail(str(error))
     except MemoryError:
         _fail(f"{reference}, {current}: not enough memory to compare them")
     if as_json:
-        click.echo(json.dumps(_document(report), ensure_ascii=False, default=str))
+        click.echo(json.dumps(_document(report, uncompared), ensure_ascii=False, default=str))
     else:
-        for line in _table(report):
+        for line in _table(report, uncompared):
             click.echo(line)
     sys.exit(3 if report.verdict == "drifted" else 0)
 
 
-def _names(side: Comparable) -> list[str]:
-    from retrain_assets.drift.profile import TableProfile
-
-    return list(side.columns if isinstance(side, TableProfile) else side.schema.names)
-
-
-def _common_columns(reference: Comparable, current: Comparable) -> list[str]:
-    """All that can be compared; lists, structs and bytes are left out."""
+def _types(side: Comparable) -> dict[str, tuple[str, bool]]:
+    """Per column its type, and whether that can be compared."""
     from retrain_assets.drift.columns import column_family
     from retrain_assets.drift.profile import TableProfile
+
+    if isinstance(side, TableProfile):
+        known = {name: (column.type, True) for name, column in side.columns.items()}
+        return known | {name: (kind, False) for name, kind in side.left_out.items()}
+    return {
+        column.name: (str(column.type), column_family(column.type) is not None)
+        for column in side.schema
+    }
+
+
+def _comparable_columns(
+    reference: Comparable, current: Comparable
+) -> tuple[list[str], dict[str, str]]:
+    """The reference's columns, and the types of those that neither side holds in a comparable one.
+
+    A list, struct or bytes that became numbers (or the reverse) is a change of type, and compared.
+    """
     from retrain_assets.errors import DriftError
 
-    odd: set[str] = set()
-    for side in (reference, current):
-        if isinstance(side, TableProfile):
-            odd |= set(side.left_out)
-        else:
-            odd |= {column.name for column in side.schema if column_family(column.type) is None}
-    names = [name for name in _names(reference) if name not in odd]
+    before, after = _types(reference), _types(current)
+    left_out = {
+        name: kind
+        for name, (kind, comparable) in before.items()
+        if not comparable and not after.get(name, (kind, False))[1]
+    }
+    names = [name for name in before if name not in left_out]
     if not names:
         raise DriftError("reference: no column can be compared; it needs numbers, text or times")
-    return names
+    return names, left_out
 
 
 def _compare(
@@ -173,10 +211,10 @@ def _compare(
     rules: _Rules,
     names: tuple[str, str],
     partitions: tuple[str, ...],
-    html: str | None,
-) -> DriftReport:
+    *,
+    pictures: bool,
+) -> tuple[DriftReport, dict[str, Picture]]:
     from retrain_assets.drift.verdict import compare_with_pictures
-    from retrain_assets.errors import DriftError
 
     calibration = None
     if partitions:
@@ -184,18 +222,46 @@ def _compare(
 
         profiles = [_profile_of(path) for path in partitions]
         calibration = calibrate(profiles, rules, columns)
-    report, pictures = compare_with_pictures(
+    return compare_with_pictures(
         *sides, rules, columns=columns, reference_name=names[0], current_name=names[1],
-        calibration=calibration, pictures=html is not None,
+        calibration=calibration, pictures=pictures,
     )  # fmt: skip
-    if html is not None:
-        from retrain_assets.drift.page import report_page
 
-        try:
-            Path(html).write_text(report_page(report, pictures), encoding="utf-8")
-        except OSError as error:
-            raise DriftError(f"{html}: cannot be written: {error.strerror or error}") from None
-    return report
+
+def _write_page(report: DriftReport, pictures: dict[str, Picture], html: str) -> None:
+    from retrain_assets.drift.page import report_page
+    from retrain_assets.errors import DriftError
+
+    try:
+        Path(html).write_text(report_page(report, pictures), encoding="utf-8")
+    except OSError as error:
+        raise DriftError(f"{html}: cannot be written: {error.strerror or error}") from None
+
+
+def _extra(
+    sides: tuple[Comparable, Comparable],
+    columns: list[str],
+    rules: _Rules,
+    joint: _Multivariate | None,
+    target: str | None,
+) -> Sections:
+    """What was asked for beside the single columns."""
+    from retrain_assets.drift.report import Sections
+
+    multivariate = label = None
+    if joint is not None:
+        from retrain_assets.drift.multivariate import compare_jointly, rows_of
+
+        multivariate = compare_jointly(
+            rows_of(sides[0], "reference"), rows_of(sides[1], "current"), joint,
+            columns=[name for name in columns if name not in rules.exclude],
+            min_rows=rules.min_rows,
+        )  # fmt: skip
+    if target is not None:
+        from retrain_assets.drift.outcomes import label_drift
+
+        label = label_drift(*sides, rules, target)
+    return Sections(multivariate, (), label)
 
 
 def _profile_of(path: str) -> TableProfile:
@@ -208,7 +274,7 @@ def _profile_of(path: str) -> TableProfile:
     return found
 
 
-def _document(report: DriftReport) -> dict[str, Any]:
+def _document(report: DriftReport, left_out: dict[str, str]) -> dict[str, Any]:
     """For machines: flags and everything that the report holds, columns by name."""
     whole = json.loads(report.to_json())
     return {
@@ -219,34 +285,45 @@ def _document(report: DriftReport) -> dict[str, Any]:
         "exact": report.exact,
         "rows": {"reference": report.n_reference, "current": report.n_current},
         "reasons": whole["reasons"],
+        "left_out": left_out,
         "columns": {row.pop("feature"): row for row in whole["features"]},
+        "multivariate": whole["multivariate"],
+        "label": whole["label"],
     }
 
 
-def _table(report: DriftReport) -> list[str]:
+def _table(report: DriftReport, left_out: dict[str, str]) -> list[str]:
     """For people: the verdict, then one line per column, drifted ones first."""
-    headline, *others = report.reasons or ("",)
+    headline = report.reasons[0] if report.reasons else ""
     colour = {"drifted": "red", "stable": "green"}.get(report.verdict, "yellow")
-    told = {reason for row in report.features for reason in row.reasons}
     change = f"{report.row_change:+.1%}" if report.n_reference else "new"
     lines = [
         f"{click.style(report.verdict, fg=colour, bold=True)}: {headline}",
         f"rows {report.n_reference:,} → {report.n_current:,} ({change})",
-        *[reason for reason in others if reason not in told],
+        *report.news,
+        *[f"left out: `{name}`, type {kind} cannot be compared" for name, kind in left_out.items()],
         "",
     ]
     rows = sorted(report.features, key=lambda row: (not row.drifted, -row.severity, row.feature))
     width = min(32, max([6, *(len(row.feature) for row in rows)]))
     lines.append(
-        f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>14}  what changed"
+        f"{'column':<{width}}  {'':<7}  {'KS | V':>7}  {'PSI':>7}  {'W/sd':>7}  {'nulls':>15}  what changed"
     )
-    for row in rows:
-        mark = "drifted" if row.drifted else ""
-        prefix = f"`{row.feature}`: "
-        words = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
-        name = row.feature if len(row.feature) <= width else row.feature[: width - 1] + "…"
-        lines.append(f"{name:<{width}}  {mark:<7}  {_numbers(row)}  {words}".rstrip())
+    lines += [_line(row, width) for row in rows]
+    for role, row in report.outcomes:
+        lines += ["", f"{role}, not counted as a feature:", _line(row, width)]
+    if report.multivariate is not None and report.multivariate.left_out:
+        named = "; ".join(f"{name}: {why}" for name, why in report.multivariate.left_out.items())
+        lines += ["", f"not among all columns together: {named}"]
     return lines
+
+
+def _line(row: FeatureDrift, width: int) -> str:
+    mark = "drifted" if row.drifted else ""
+    prefix = f"`{row.feature}`: "
+    words = "; ".join(reason.removeprefix(prefix) for reason in row.reasons)
+    name = row.feature if len(row.feature) <= width else row.feature[: width - 1] + "…"
+    return f"{name:<{width}}  {mark:<7}  {_numbers(row)}  {words}".rstrip()
 
 
 def _numbers(row: FeatureDrift) -> str:
@@ -258,7 +335,7 @@ def _numbers(row: FeatureDrift) -> str:
     ]
     before, after = found.get("null_rate_reference"), found.get("null_rate_current")
     nulls = f"{before:.1%} → {after:.1%}" if before or after else ""
-    return "  ".join([*cells, f"{nulls:>14}"])
+    return "  ".join([*cells, f"{nulls:>15}"])
 
 
 @click.command(context_settings=_CONTEXT)

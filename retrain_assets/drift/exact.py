@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retrain_assets.drift.bars import histogram
 from retrain_assets.drift.findings import Gathered, NumericFindings, Ordered
 from retrain_assets.drift.grid import BITS, FINE_BITS, FINE_ROWS, Grid, choose_grid
 from retrain_assets.drift.kernels import (
@@ -36,7 +37,7 @@ from retrain_assets.drift.kernels import (
 )
 from retrain_assets.drift.ranks import HeavyValues, Ranks
 
-__all__ = ["Pieces", "compare_numbers", "deviation", "histogram", "pooled_spread", "sample_of"]
+__all__ = ["Pieces", "compare_numbers", "deviation", "pooled_spread", "sample_of"]
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -113,7 +114,12 @@ def _compare_on(
     found.bins, found.quantile_bins = ranks.decile_bins(), ranks.quantile_bins()
     found.outside = ranks.outside()
     if with_histogram and found.means is not None:
-        found.histogram = histogram(ordered)
+        inner = slice(1, -1)  # without the infinities
+        edges, *bars = histogram(
+            ordered.lowers[inner], ordered.uppers[inner], ordered.ref[inner], ordered.cur[inner],
+            integral=grid.integral,
+        )  # fmt: skip
+        found.histogram = (edges + float(grid.origin), bars[0], bars[1])
     return found
 
 
@@ -359,24 +365,6 @@ def _heavy_values(reference: Pieces, ordered: Ordered) -> HeavyValues:
         np.array([row[2] for row in rows], dtype=np.int64),
         np.array([row[0] for row in rows], dtype=np.int64),
     )
-
-
-def histogram(ordered: Ordered, n_bars: int = 40) -> tuple[Floats, Integers, Integers]:
-    """Equal bars over the central 99% of both sides, the rest counted in the outer ones."""
-    inner = slice(1, -1)
-    both = ordered.ref[inner] / max(1, ordered.n) + ordered.cur[inner] / max(1, ordered.m)
-    share = np.cumsum(both) / both.sum()
-    low = ordered.lowers[inner][np.searchsorted(share, 0.005)]
-    high = ordered.uppers[inner][min(share.size - 1, int(np.searchsorted(share, 0.995)))]
-    if not np.isfinite([low, high]).all() or not low < high:
-        low, high = low - ordered.grid.scale, low + ordered.grid.scale
-    edges = np.linspace(low, high, n_bars + 1)
-    with np.errstate(invalid="ignore"):
-        middles = (ordered.lowers[inner] + ordered.uppers[inner]) / 2
-    bars = np.clip(np.searchsorted(edges, np.nan_to_num(middles), side="right") - 1, 0, n_bars - 1)
-    ref = np.bincount(bars, weights=ordered.ref[inner], minlength=n_bars).astype(np.int64)
-    cur = np.bincount(bars, weights=ordered.cur[inner], minlength=n_bars).astype(np.int64)
-    return edges + float(ordered.grid.origin), ref, cur
 
 
 def _outside_gathered(ordered: Ordered, gathered: Gathered) -> float:

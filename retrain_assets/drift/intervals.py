@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from retrain_assets.drift.bars import histogram
 from retrain_assets.drift.exact import pooled_spread
 from retrain_assets.drift.findings import N_BINS, NumericFindings
 from retrain_assets.drift.grid import Grid
@@ -68,7 +69,11 @@ def compare_profiles(
     found.outside = _outside(reference, current, ref, cur)
     if with_histogram and found.means is not None:
         origin = float(reference.grid.origin) if same else 0.0
-        found.histogram = _histogram(ref, cur, origin)
+        edges, *bars = histogram(
+            ref.lows, ref.highs, ref.counts, cur.counts,
+            integral=reference.grid.integral and current.grid.integral,
+        )  # fmt: skip
+        found.histogram = (edges + origin, bars[0], bars[1])
     return found
 
 
@@ -267,22 +272,3 @@ def _outside(ref: NumericProfile, cur: NumericProfile, ref_steps: _Steps, steps:
         beyond += int(steps.counts[: held[0]].sum()) if not ref.infinite[0] else 0
         beyond += int(steps.counts[held[-1] + 1 :].sum()) if not ref.infinite[1] else 0
     return beyond / cur.n
-
-
-def _histogram(
-    ref: _Steps, cur: _Steps, origin: float, n_bars: int = 40
-) -> tuple[Floats, Integers, Integers]:
-    both = ref.counts / max(1, ref.counts.sum()) + cur.counts / max(1, cur.counts.sum())
-    share = np.cumsum(both) / both.sum()
-    low = float(ref.lows[np.searchsorted(share, 0.005)])
-    high = float(ref.highs[min(share.size - 1, int(np.searchsorted(share, 0.995)))])
-    if not low < high:
-        low, high = low - max(1.0, abs(low) / 100), low + max(1.0, abs(low) / 100)
-    edges = np.linspace(low, high, n_bars + 1)
-    middles = (ref.lows + ref.highs) / 2
-    bars = np.clip(np.searchsorted(edges, middles, side="right") - 1, 0, n_bars - 1)
-    sides = [
-        np.bincount(bars, weights=side.counts, minlength=n_bars).astype(np.int64)
-        for side in (ref, cur)
-    ]
-    return edges + origin, sides[0], sides[1]

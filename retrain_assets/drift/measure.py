@@ -64,6 +64,7 @@ class Picture(NamedTuple):
         reference: shape (k,).
         current: shape (k,).
         family: see `columns.column_family`.
+        n_others: categories that the last bar counts together, 0 where it is one like the others.
     """
 
     edges: list[float] | None
@@ -71,6 +72,7 @@ class Picture(NamedTuple):
     reference: list[int]
     current: list[int]
     family: str
+    n_others: int = 0
 
 
 class Effect(NamedTuple):
@@ -252,12 +254,13 @@ def _bars(
     shown = np.argsort(-weight, kind="stable")[:limit]
     labels = [names[i] for i in shown]
     bars = [side[shown].tolist() for side in (ref, cur)]
-    if len(names) > limit:
-        labels.append(f"({len(names) - limit:,} others)")
+    n_others = max(0, len(names) - limit)
+    if n_others:
+        labels.append(f"({n_others:,} others)")
         bars = [
             [*bar, int(side.sum()) - sum(bar)] for bar, side in zip(bars, (ref, cur), strict=True)
         ]
-    return Picture(None, labels, bars[0], bars[1], "text")
+    return Picture(None, labels, bars[0], bars[1], "text", n_others)
 
 
 def _measure_shares(

@@ -263,7 +263,9 @@ class TableProfile:
 
 
 def _merged(mine: ColumnProfile, theirs: ColumnProfile, name: str) -> ColumnProfile:
-    if isinstance(mine, NumericProfile) and isinstance(theirs, NumericProfile):
+    # A column without any value lies on no grid.
+    some = mine.n and theirs.n and mine.family == theirs.family
+    if isinstance(mine, NumericProfile) and isinstance(theirs, NumericProfile) and some:
         return mine.merged(theirs, name)
     if isinstance(mine, CategoryProfile) and isinstance(theirs, CategoryProfile):
         families = {mine.family, theirs.family} - {"null"}

@@ -1,13 +1,13 @@
 """What a drift comparison found, as plain data that can be stored and read back.
 
-Belongs here: `FeatureDrift`, `DriftReport`, their JSON form and the number that is plotted over
-time. Does not: how any of it was computed (`statistics`, `verdict`) or how it looks (`render`); an
-engine is free to change as long as it fills these fields.
+Belongs here: `DriftReport` and its parts, their JSON form and the number that is plotted over time.
+Does not: how any of it was computed (`statistics`, `verdict`, `multivariate`, `outcomes`) or how it
+looks (`render`); an engine is free to change as long as it fills these fields.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from math import inf, isfinite, isnan, nan
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -17,15 +17,18 @@ from retrain_assets.errors import DriftError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["DriftReport", "FeatureDrift", "Kind", "Verdict", "drift_score"]
+__all__ = [
+    "CorrelationChange", "DriftReport", "FeatureDrift", "Kind", "MultivariateDrift", "ReportSummary",
+    "Sections", "Verdict", "drift_score",
+]  # fmt: skip
 
 Kind = Literal["numeric", "categorical"]
 Verdict = Literal["stable", "drifted", "undecided"]
 
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 
-_VERSION = 2
-_READABLE = (1, 2)
+_VERSION = 3
+_READABLE = (1, 2, 3)
 # pydantic's ConfigDict is a plain dict; importing it would cost every comparison 0.1 CPU s.
 _STRICT: Any = {"extra": "forbid", "strict": True}
 
@@ -59,8 +62,11 @@ def _from_text(document: Any) -> Any:
                 name: _NON_FINITE.get(x, x) if isinstance(x, str) else x
                 for name, x in result[key].items()
             }
-    if isinstance(result.get("features"), list):
-        result["features"] = [_from_text(row) for row in result["features"]]
+    for key in ("features", "prediction"):
+        if isinstance(result.get(key), list):
+            result[key] = [_from_text(row) for row in result[key]]
+    if isinstance(result.get("label"), dict):
+        result["label"] = _from_text(result["label"])
     return result
 
 
@@ -112,6 +118,63 @@ class FeatureDrift:
 
 
 @dataclass(frozen=True)
+class CorrelationChange:
+    """Two numeric columns whose rank correlation changed provably, from `before` to `after`."""
+
+    __pydantic_config__ = _STRICT
+
+    first: str
+    second: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class MultivariateDrift:
+    """How well a classifier tells current rows from reference rows, all columns together.
+
+    Attributes:
+        verdict: `drifted` where the AUC is proven to be above `threshold`.
+        auc: area under the ROC curve on rows that the classifier was not trained on; 0.5 where the
+            sides cannot be told apart, 1 where every row can. None below the minimum sample, and
+            where no column can be compared.
+        low: lower end of its 95% confidence interval, None likewise.
+        high: upper end.
+        threshold: of the AUC.
+        calibrated_on: windows of the reference that the threshold was calibrated on, or 0.
+        n_rows: sampled rows of each side.
+        shares: each column's share of what tells the sides apart, from 1%, largest first; empty
+            where the interval does not lie above 0.5.
+        correlations: pairs of numeric columns that go together differently, largest change first.
+        left_out: columns that the classifier does not see, and why.
+        reasons: in plain words.
+    """
+
+    __pydantic_config__ = _STRICT
+
+    verdict: Verdict
+    auc: float | None
+    low: float | None
+    high: float | None
+    threshold: float
+    calibrated_on: int
+    n_rows: int
+    shares: dict[str, float]
+    correlations: tuple[CorrelationChange, ...]
+    left_out: dict[str, str]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What is compared beside the single features; see `DriftReport`."""
+
+    multivariate: MultivariateDrift | None = None
+    prediction: tuple[FeatureDrift, ...] = ()
+    label: FeatureDrift | None = None
+
+
+@dataclass(frozen=True)
 class DriftReport:
     """The comparison of one reference with one current table.
 
@@ -127,6 +190,12 @@ class DriftReport:
         current: what it was compared with ("2013-03-01").
         exact: whether every distance is; else some are lower ends of certified intervals.
         calibrated_on: partitions of the reference that the thresholds were calibrated on, or 0.
+        multivariate: all features together, None where it was not asked for.
+        prediction: the champion's scores on current rows against those on its training rows; one
+            row per class of a multiclass model, empty without a champion.
+        label: the target, null values (labels still to come) left out; None where there is none.
+
+    `prediction` and `label` are evidence: they count neither in share, score nor verdict.
     """
 
     __pydantic_config__ = _STRICT
@@ -142,6 +211,9 @@ class DriftReport:
     current: str
     exact: bool = True
     calibrated_on: int = 0
+    multivariate: MultivariateDrift | None = None
+    prediction: tuple[FeatureDrift, ...] = ()
+    label: FeatureDrift | None = None
 
     def __post_init__(self) -> None:
         ordered = sorted(self.features, key=lambda row: (-row.severity, row.feature))
@@ -158,6 +230,41 @@ class DriftReport:
     def drifted_features(self) -> tuple[str, ...]:
         """Names of the features that drifted, the worst first."""
         return tuple(row.feature for row in self.features if row.drifted)
+
+    @property
+    def outcomes(self) -> tuple[tuple[str, FeatureDrift], ...]:
+        """Scores and label with what they are: `prediction`, `label`."""
+        rows = [("prediction", row) for row in self.prediction]
+        return (*rows, *([] if self.label is None else [("label", self.label)]))
+
+    @property
+    def news(self) -> tuple[str, ...]:
+        """Reasons after the first that no row of a feature, score or label tells."""
+        rows = (*self.features, *(row for _, row in self.outcomes))
+        told = {reason for row in rows for reason in row.reasons}
+        return tuple(reason for reason in self.reasons[1:] if reason not in told)
+
+    def completed(self, sections: Sections) -> "DriftReport":
+        """With the sections, and with what they found among the reasons.
+
+        A multivariate `drifted` makes the report drifted, unless it is undecided, and is then told
+        first where no feature was the reason.
+        """
+        joint, reasons, verdict = sections.multivariate, list(self.reasons), self.verdict
+        if joint is not None:
+            decides = joint.verdict == "drifted" and verdict == "stable"
+            place = 0 if decides else 1
+            reasons[place:place] = joint.reasons
+            verdict = "drifted" if decides else verdict
+        whole = replace(
+            self,
+            verdict=verdict,
+            multivariate=joint,
+            prediction=sections.prediction,
+            label=sections.label,
+        )
+        told = [reason for _, row in whole.outcomes for reason in row.reasons]
+        return replace(whole, reasons=(*reasons, *told))
 
     def to_json(self) -> str:
         """The report as one JSON object with a `version`; `from_json` reads it back unchanged.
@@ -181,23 +288,69 @@ class DriftReport:
             raise DriftError(f"drift report: must be JSON, got {text[:40]!r}: {error}") from None
         if not isinstance(document, dict):
             raise DriftError(f"drift report: must be a JSON object, got {text[:40]!r}")
-        version = document.pop("version", None)
-        if type(version) is not int or version not in _READABLE:
-            raise DriftError(
-                f"drift report: version must be 1 or {_VERSION}, got {version!r}; read it with the "
-                "release that wrote it, or compute the report again"
-            )
+        return cls.from_document(document)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "DriftReport":
+        """As `from_json`, of a JSON object that has been parsed already."""
+        fields = dict(document)
+        _check_version(fields.pop("version", None))
         from pydantic import ValidationError
 
         try:
             # From JSON text again, where strict validation lets an array be a tuple.
-            return _adapter().validate_json(json.dumps(_from_text(document)))
+            return _adapter().validate_json(json.dumps(_from_text(fields)))
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
                 for item in error.errors(include_url=False, include_input=False)
             )
             raise DriftError(f"drift report: {problems}") from None
+
+
+@dataclass(frozen=True)
+class ReportSummary:
+    """What a history needs of a stored report; validating sixty of them in full costs seconds.
+
+    Attributes:
+        verdict: see `DriftReport`.
+        reference: see `DriftReport`.
+        severity: by feature, see `FeatureDrift`.
+        drifted: the features that drifted.
+    """
+
+    verdict: Verdict
+    reference: str
+    severity: dict[str, float]
+    drifted: frozenset[str]
+
+    @classmethod
+    def from_document(cls, document: Any) -> "ReportSummary":
+        """Read a parsed report.
+
+        Raises:
+            DriftError: another version, or one of these fields is missing or of the wrong type.
+        """
+        try:
+            _check_version(document["version"])
+            rows = document["features"]
+            return cls(
+                document["verdict"],
+                document["reference"],
+                # "Infinity" is text in JSON, which float reads too.
+                {row["feature"]: float(row["severity"]) for row in rows},
+                frozenset(row["feature"] for row in rows if row["drifted"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DriftError(f"drift report: not a stored report: {error!r}") from None
+
+
+def _check_version(version: object) -> None:
+    if type(version) is not int or version not in _READABLE:
+        raise DriftError(
+            f"drift report: version must be 1, 2 or {_VERSION}, got {version!r}; read it with the "
+            "release that wrote it, or compute the report again"
+        )
 
 
 @cache

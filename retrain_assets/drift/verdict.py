@@ -92,7 +92,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlarmRule", "Comparable", "DriftRule", "alarm", "compare",
-    "compare_with_pictures", "measure_all",
+    "compare_alone", "compare_with_pictures", "measure_all",
 ]  # fmt: skip
 
 REASONS_SHOWN = 5
@@ -168,7 +168,7 @@ def compare(
         The report; `undecided` below `spec.min_rows` rows on either side or without any column.
 
     Raises:
-        DriftError: a column is in neither table, occurs twice, or has a type that cannot be
+        DriftError: a column is in neither table, occurs twice, or has only types that cannot be
             compared (lists, structs, binary); names all of them.
     """
     report, _ = compare_with_pictures(
@@ -232,6 +232,31 @@ def measure_all(
     ref, cur = _Side(reference, "reference"), _Side(current, "current")
     _check_columns(ref, cur, columns)
     return _measured(ref, cur, spec, columns, pictures=False)
+
+
+def compare_alone(
+    reference: Comparable, current: Comparable, spec: DriftRule, column: str
+) -> FeatureDrift:
+    """One column by the same rule, its p-values corrected for its own tests only; nulls are no drift.
+
+    `drift.exclude` does not apply. Absent from one side counts as all null there.
+
+    Raises:
+        DriftError: as `compare`.
+    """
+    ref, cur = _Side(reference, "reference"), _Side(current, "current")
+    _check_columns(ref, cur, [column])
+    if column not in ref.types or column not in cur.types:
+        side = ref if column in ref.types else cur
+        n = _count(side, column)
+        sizes = (n, 0) if side is ref else (0, n)
+        measured = Measured(column, _kind(side.families[column]), *sizes)
+    else:
+        measured = _measured(ref, cur, spec, [column], pictures=False)[0]
+        measured.tests = [
+            test for test in measured.tests if test.effects[0].name != "null_rate"
+        ]  # fmt: skip
+    return _judge([measured], spec.alpha, None, None)[0]
 
 
 def _measured(
@@ -299,7 +324,7 @@ def _check_columns(reference: _Side, current: _Side, names: Sequence[str]) -> No
         for side in held:
             if name in side.repeated:
                 problems.append(f"'{name}': must be unique, occurs more than once in {side.name}")
-            elif side.families[name] is None:
+            elif all(other.families[name] is None for other in held):
                 problems.append(
                     f"'{name}': type {side.types[name]} in {side.name} cannot be compared"
                 )
@@ -335,6 +360,8 @@ class _Pairs:
     def _measure(self, name: str) -> Measured:
         ref, cur, spec = self.ref, self.cur, self.spec
         family = str(ref.families[name])
+        if name in cur.types and None in (ref.families[name], cur.families[name]):
+            return self._measure_incomparable(name)
         if name not in cur.types:
             result = Measured(name, _kind(family))
             result.n_reference = _count(ref, name)
@@ -367,12 +394,28 @@ class _Pairs:
         family, other = str(ref.families[name]), str(cur.families[name])
         result = Measured(name, _kind(family if n_ref or not n_cur else other), n_ref, n_cur)
         if n_ref and n_cur:
-            kinds = ref.types[name], cur.types[name]
-            result.broken = f"`{name}`: was {family} ({kinds[0]}), is {other} ({kinds[1]})"
+            result.broken = self._type_change(name)
             result.broken_severity = 1 / self.spec.thresholds.null_rate
             measure_nulls(result, ref.rows, cur.rows, self.spec.thresholds)
             return result
         return self._finish(result, lambda: None)
+
+    def _measure_incomparable(self, name: str) -> Measured:
+        """A column that one side holds as lists, structs or bytes, of which nothing is counted."""
+        ref, cur = self.ref, self.cur
+        family = ref.families[name] or cur.families[name]
+        n, m = (_count(side, name) if side.families[name] else 0 for side in (ref, cur))
+        result = Measured(name, _kind(family), n, m)
+        result.broken = self._type_change(name)
+        result.broken_severity = 1 / self.spec.thresholds.null_rate
+        return result
+
+    def _type_change(self, name: str) -> str:
+        was, now = (
+            f"{side.families[name]} ({side.types[name]})" if side.families[name] else side.types[name]
+            for side in (self.ref, self.cur)
+        )  # fmt: skip
+        return f"`{name}`: was {was}, is {now}"
 
     def _numbers(self, name: str) -> tuple[Measured, Callable[[], None]]:
         ref, cur = self.ref, self.cur
@@ -422,8 +465,7 @@ class _Pairs:
         thresholds = self.spec.thresholds
         families = {str(side.families[name]) for side in (self.ref, self.cur)}
         if len(families - {"null"}) > 1 and sides[0].n and sides[1].n:
-            kinds = [f"{side.families[name]} ({side.types[name]})" for side in (self.ref, self.cur)]
-            result.broken = f"`{name}`: was {kinds[0]}, is {kinds[1]}"
+            result.broken = self._type_change(name)
             result.broken_severity = 1 / thresholds.null_rate
         return result, lambda: measure_categories(result, sides[0], sides[1], thresholds)
 

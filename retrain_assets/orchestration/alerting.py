@@ -21,7 +21,7 @@ _PROMOTION_IN_PROGRESS = timedelta(minutes=2)
 def alert(
     context: dg.AssetExecutionContext,
     spec: ModelSpec,
-    kind: Literal["drift", "rejected", "approval"],
+    kind: Literal["drift", "guard", "rejected", "approval"],
     title: str,
     body: str,
 ) -> None:

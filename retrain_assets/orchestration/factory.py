@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration import bodies
-from retrain_assets.orchestration.keys import asset_key, checks_of
+from retrain_assets.orchestration.keys import GUARD, REPLAY, asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
 from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
@@ -35,12 +35,27 @@ each is in its metadata, and is what training goes by).""",
 
 `verdict` is `stable`, `drifted` or `undecided` (too few rows, or no reference yet). `alarm` is true
 when enough of the last reports are drifted; with `retrain.on_drift` it starts a retraining. The
-check `no_drift` warns, it never stops a run.""",
+check `no_drift` warns, it never stops a run.
+
+`report` shows what changed, with the distributions of both sides in drifted partitions and the newest
+of a run; `heat_map`, in the newest, shows the last 60 partitions. Plots follow the ten most important
+features (up to ten thresholds), and `severity_max`, the worst of all.""",
     "candidate_model": """A newly trained model, compared with the champion and trivial baselines on the same holdout.
 
 The holdout is the last part of the window and was never trained on. Training again on the same data
 with the same settings finds the same version. Being a candidate serves nobody: `promoted_model`
 decides.""",
+    "guard_report": """The promoted model against the one that it replaced, on rows that came afterwards.
+
+Materialized for a while after each promotion (`gate.guard`), when labels of another partition have
+arrived. **If the check `no_loss` failed**, the promoted model is worse: with `auto_rollback` the model
+before is champion again already, else `retrain rollback` puts it back.""",
+    "policy_replay": """What other retraining policies would have done on this model's own partitions.
+
+Materialized by hand only: it trains every model that a policy would have trained, in a scratch folder,
+and changes nothing live. A replay that was killed goes on where it stopped. The table compares the
+spec's own policy with never, every partition, every seventh, random, drift alone, performance alone,
+and hindsight; the lines to paste are below it.""",
     "promoted_model": """The champion: the version that serves. Materialized only when a candidate passed the gate.
 
 Each check is one criterion of the gate, with its numbers. **If the run failed with a rejection**,
@@ -52,6 +67,7 @@ nothing is broken: the champion stays, and the comparison says by how much the c
 _CHECK_TEXTS = {
     "contract": "The rows kept the spec's data contract: columns, types, ranges, null rates, counts.",
     "no_drift": "The current rows look like those the champion was trained on. Only warns.",
+    "no_loss": "The promoted model is not shown to be worse than the one it replaced.",
     "finite_scores": "Every model gave every holdout row a finite score.",
     "enough_rows": "The holdout has at least `gate.min_rows` rows, and the metric a value on them.",
     "floor": "The candidate's metric is no worse than `gate.floor`.",
@@ -66,11 +82,14 @@ _CHECK_TEXTS = {
     "size": "The model's files are no larger than the budget.",
     "latency": "Predicting takes no longer than the budget (p95).",
     "churn": "No more predictions change against the champion than `gate.max_churn`.",
+    "infra_validation": "The registered version loads in a fresh process, within its time limit, and "
+    "predicts there what the trained model predicted.",
 }
 
 
 def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
-    """The five assets of one model."""
+    """The assets of one model: five; one more where the spec has `gate.guard`, and one to replay
+    policies where it has partitions."""
     with warnings.catch_warnings():
         # `backfill_policy` is beta in Dagster 1.13; without it a backfill of sixty partitions is
         # sixty runs of five CPU seconds instead of one.
@@ -112,6 +131,17 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         code_version=spec.section_hash("drift"),
         backfill_policy=single_run,
     )
+    if spec.gate.guard is not None:
+        yield _asset(
+            spec,
+            GUARD,
+            bodies.guard_report,
+            reads={"features": ("features", 1, 0)},
+            kinds={"json"},
+            code_version=spec.section_hash("gate"),
+            backfill_policy=single_run,
+            output_required=False,
+        )
     yield _asset(
         spec,
         "candidate_model",
@@ -130,6 +160,16 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         freshness=spec.freshness.promoted_model,
         output_required=False,
     )
+    if spec.scheme is not None:
+        yield _asset(
+            spec,
+            REPLAY,
+            bodies.policy_replay,
+            deps=["features"],
+            partitioned=False,
+            kinds={"matplotlib"},
+            code_version=spec.section_hash("train", "drift", "retrain", "gate"),
+        )
 
 
 def _asset(
@@ -142,16 +182,17 @@ def _asset(
     reads: dict[str, tuple[str, int, int]] | None = None,
     deps: Iterable[str] = (),
     freshness: FreshnessWindow | None = None,
+    partitioned: bool = True,
     **arguments: Any,
 ) -> dg.AssetsDefinition:
     """One asset; `reads` gives per input the upstream stage, how many partitions, and the offset."""
-    partitioned = spec.scheme is not None
+    scheme = spec.scheme if partitioned else None
     key = asset_key(spec.name, stage)
     inputs = {
         name: dg.AssetIn(
             key=asset_key(spec.name, upstream),
             partition_mapping=trailing_mapping(count, offset)
-            if partitioned and (count > 1 or offset)
+            if scheme is not None and (count > 1 or offset)
             else None,
             input_manager_key="tables",
         )
@@ -161,7 +202,7 @@ def _asset(
         key=key,
         ins=inputs,
         deps=[asset_key(spec.name, upstream) for upstream in deps],
-        partitions_def=dagster_partitions(spec.scheme),
+        partitions_def=dagster_partitions(scheme),
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
             for name in checks_of(spec, stage)

@@ -7,7 +7,10 @@ import dagster as dg
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = [
+    "EVIDENCE",
     "GATE_CHECKS",
+    "GUARD",
+    "REPLAY",
     "STAGES",
     "Tag",
     "asset_key",
@@ -15,10 +18,20 @@ __all__ = [
     "checks_of",
     "monitor_keys",
     "retrain_keys",
+    "stages_of",
 ]
 
 STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_model")
 """The five assets of every model, in the order of the data."""
+
+GUARD = "guard_report"
+"""A sixth one, of models with `gate.guard`."""
+
+EVIDENCE = "evidence"
+"""Metadata of `drift_report` that decisions rest on, as JSON; beside it are the numbers that plot."""
+
+REPLAY = "policy_replay"
+"""An asset beside the graph, of models with partitions; materialized by people only."""
 
 GATE_CHECKS: dict[str, str | None] = {
     "finite_scores": None,
@@ -34,6 +47,7 @@ GATE_CHECKS: dict[str, str | None] = {
     "size": "budgets",
     "latency": "budgets",
     "churn": "max_churn",
+    "infra_validation": None,
 }
 """The criteria of the gate, and the field of `gate` without which a criterion asks for nothing.
 
@@ -49,7 +63,8 @@ def checks_of(spec: ModelSpec, stage: str) -> tuple[str, ...]:
             for name, field in GATE_CHECKS.items()
             if field is None or getattr(spec.gate, field) is not None
         )
-    return {"raw_data": ("contract",), "drift_report": ("no_drift",)}.get(stage, ())
+    checks = {"raw_data": ("contract",), "drift_report": ("no_drift",), GUARD: ("no_loss",)}
+    return checks.get(stage, ())
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Tag:
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
     REQUEST = "retrain/request"
+    DECISION = "retrain/decision"
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:
@@ -75,9 +91,14 @@ def asset_keys(model: str, stages: tuple[str, ...] = STAGES) -> list[dg.AssetKey
     return [asset_key(model, stage) for stage in stages]
 
 
-def monitor_keys(model: str) -> list[dg.AssetKey]:
-    """What a monitor run materializes."""
-    return asset_keys(model, STAGES[:3])
+def stages_of(spec: ModelSpec) -> tuple[str, ...]:
+    """The assets that this model has."""
+    return STAGES if spec.gate.guard is None else (*STAGES, GUARD)
+
+
+def monitor_keys(model: str, *, guarded: bool = False) -> list[dg.AssetKey]:
+    """What a monitor run materializes; `guarded` for a model with `gate.guard`."""
+    return asset_keys(model, (*STAGES[:3], GUARD) if guarded else STAGES[:3])
 
 
 def retrain_keys(model: str, *, partitioned: bool) -> list[dg.AssetKey]:

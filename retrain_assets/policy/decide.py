@@ -1,53 +1,45 @@
-"""`decide(evidence, history, now)`: retrain or wait, and why.
+"""`decide(retrain, evidence, history, now)`: retrain or wait, and why.
 
-Belongs here: the rules. Does not: gathering the evidence, obeying the decision. Sensors, schedules
-and the demo all call this one function.
+Belongs here: the order of triggers and which guard applies to which. Does not: each condition
+(`conditions`) and guard (`guards`), gathering the evidence, obeying the decision. Sensors, schedules,
+the demo and replay all call this one function.
+
+Triggers:
+
+    on_demand, schedule, first   start a retraining by themselves
+    drift, performance, cost,    the conditions of the spec: one of them, all, or `at_least` so many,
+      age, new_data, change      as `retrain.combine` says
+
+Guards, and whom they hold back:
+
+    enough_data                        everybody
+    in_flight, bad_data, budget        all but a person
+    new_data, cooldown, backoff        the first champion and the conditions; where `change` fired,
+                                       new_data does not ask for any: the same data gives another
+                                       model
+
+Every decision is written to the ledger (table `decisions`): model, decided_at (UTC, wall clock),
+data_time (`now`), partition, action, trigger, reasons (JSON list), evidence (JSON of Evidence and
+History), run_id (null until a run is requested), expected_gain, realised_gain (null until the gate has
+judged the candidate), compute_seconds (null until the run ends). A row is written once for each new
+state of affairs: unique on (model, partition, action, trigger, evidence_hash), so that a sensor that
+ticks every 30 s over the same evidence, or that is killed between deciding and recording, leaves one
+row; the last four columns are filled in later by run_id and never overwritten.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
+from retrain_assets.policy import guards
+from retrain_assets.policy.conditions import Condition, ConditionName, evaluate
+from retrain_assets.policy.evidence import Evidence, History
+from retrain_assets.policy.guards import GuardName
 from retrain_assets.spec.model import Retrain
-from retrain_assets.spec.types import rough_duration
 
-__all__ = ["Decision", "Evidence", "History", "Trigger", "decide"]
+__all__ = ["Decision", "Trigger", "decide"]
 
-Trigger = Literal["first", "schedule", "drift", "age", "on_demand"]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known about a model at one moment.
-
-    Attributes:
-        has_champion: whether any version was ever promoted.
-        partitions: how many feature partitions exist; at least 1 for an unpartitioned table.
-        needed: fewest partitions from which a candidate can be trained.
-        drift_alarm: whether the newest drift report raised the alarm.
-        champion_age: newest data's end minus the end of the data the champion was trained for.
-        asked: what asks for a retraining from outside: a cron tick or a person.
-    """
-
-    has_champion: bool
-    partitions: int
-    needed: int
-    drift_alarm: bool = False
-    champion_age: timedelta | None = None
-    asked: Literal["schedule", "on_demand"] | None = None
-
-
-@dataclass(frozen=True)
-class History:
-    """What was done before.
-
-    Attributes:
-        in_flight: a retraining of this model is queued or running.
-        last_retraining: end of the data of the latest finished candidate, promoted or not.
-    """
-
-    in_flight: bool = False
-    last_retraining: datetime | None = None
+Trigger = Literal["on_demand", "schedule", "first"] | ConditionName
 
 
 @dataclass(frozen=True)
@@ -57,21 +49,24 @@ class Decision:
     Attributes:
         action: `retrain`; `wait`: no reason, or a guard overruled it; `hold`: there is a reason,
             but a retraining is in flight: ask again when it has ended.
-        trigger: the trigger that fired, None where none did.
-        reasons: plain sentences: why, or why not.
+        trigger: the first trigger that fired in the order of the module, None where none did or too
+            few conditions hold.
+        reasons: plain sentences: what fired, with its numbers; then, each beginning with "but", what
+            holds it back and what would end that; where nothing fired, why each condition does not
+            hold.
+        fired: all triggers that fired, in order.
+        held: the guards that hold it back, in order.
     """
 
     action: Literal["retrain", "wait", "hold"]
     trigger: Trigger | None
     reasons: tuple[str, ...]
+    fired: tuple[Trigger, ...] = ()
+    held: tuple[GuardName, ...] = ()
 
 
 def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime) -> Decision:
-    """Whether to retrain at `now`.
-
-    Triggers in order: on demand, schedule, first champion, drift, age. Guards: enough partitions
-    (all triggers), in flight (all but on demand), new data since the last retraining and cool-down
-    (first, drift and age).
+    """Whether to retrain at `now`. Pure and total: no input raises.
 
     Args:
         retrain: the policy of the model's spec.
@@ -79,55 +74,77 @@ def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime
         history: what was done.
         now: data time, the end of the newest partition; UTC.
     """
-    trigger, reason = _trigger(retrain, evidence)
-    if trigger is None:
-        return Decision("wait", None, (reason,))
-    if evidence.partitions < evidence.needed:
-        return Decision(
-            "wait",
-            trigger,
-            (reason, f"but only {evidence.partitions} of {evidence.needed} partitions exist"),
-        )
-    if trigger == "on_demand":
-        return Decision("retrain", trigger, (reason,))
-    if history.in_flight:
-        return Decision("hold", trigger, (reason, "but a retraining is in flight"))
-    if trigger != "schedule" and (guard := _too_soon(retrain, history, now)):
-        return Decision("wait", trigger, (reason, guard))
-    return Decision("retrain", trigger, (reason,))
+    conditions = evaluate(retrain, evidence)
+    alone = _alone(retrain, evidence)
+    held_conditions = [one for one in conditions if one.holds]
+    fired: tuple[Trigger, ...] = (
+        *(name for name, _ in alone),
+        *(one.name for one in held_conditions),
+    )
+    reasons = [*(reason for _, reason in alone), *(one.reason for one in held_conditions)]
+    needed = retrain.conditions_needed
+    if not alone and len(held_conditions) < needed:
+        return Decision("wait", None, _too_few(retrain, evidence, conditions, needed), fired)
+    trigger = fired[0]
+    held = _held(retrain, evidence, history, now, fired)
+    names = tuple(name for name, _ in held)
+    texts = (*reasons, *(text for _, text in held))
+    if not held:
+        return Decision("retrain", trigger, texts, fired)
+    # What waits for a running retraining is asked again; but no run brings data that is not there.
+    action: Literal["hold", "wait"] = (
+        "hold" if "in_flight" in names and "enough_data" not in names else "wait"
+    )
+    return Decision(action, trigger, texts, fired, names)
 
 
-def _too_soon(retrain: Retrain, history: History, now: datetime) -> str | None:
-    """Why it is too soon after the last retraining, None where it is not."""
-    if history.last_retraining is None:
-        return None
-    since = now - history.last_retraining
-    if since <= timedelta(0):
-        return "but no data has come since the last retraining"
-    if retrain.cooldown is not None and since < retrain.cooldown:
-        return (
-            f"but the last retraining is {rough_duration(since)} of data ago, less than the "
-            f"cool-down of {rough_duration(retrain.cooldown)}"
-        )
-    return None
-
-
-def _trigger(retrain: Retrain, evidence: Evidence) -> tuple[Trigger | None, str]:
-    """The first trigger that fires, with its reason; or None, and why nothing fires."""
+def _alone(retrain: Retrain, evidence: Evidence) -> list[tuple[Trigger, str]]:
+    """Triggers that start a retraining whatever the conditions say."""
+    found: list[tuple[Trigger, str]] = []
     if evidence.asked == "on_demand":
-        return "on_demand", "somebody asked for it"
+        found.append(("on_demand", "somebody asked for it"))
     if evidence.asked == "schedule":
-        return "schedule", f"scheduled at '{retrain.schedule}'"
+        found.append(("schedule", f"scheduled at '{retrain.schedule}'"))
     if not evidence.has_champion:
-        return "first", "there is no champion yet"
-    if evidence.drift_alarm and retrain.on_drift:
-        return "drift", "the drift alarm is raised"
-    age = evidence.champion_age
-    if retrain.max_age and age is not None and age > retrain.max_age:
-        return "age", (
-            f"the champion's data is {rough_duration(age)} old, "
-            f"more than {rough_duration(retrain.max_age)}"
-        )
-    if evidence.drift_alarm:
-        return None, "the drift alarm is raised, but retrain.on_drift is off"
-    return None, "no trigger fired"
+        found.append(("first", "there is no champion yet"))
+    return found
+
+
+def _too_few(
+    retrain: Retrain, evidence: Evidence, conditions: list[Condition], needed: int
+) -> tuple[str, ...]:
+    """Why the conditions do not start a retraining."""
+    held = [one.reason for one in conditions if one.holds]
+    others = [one.reason for one in conditions if not one.holds]
+    if evidence.drift_alarm and not retrain.on_drift:
+        others.append("the drift alarm is raised, but retrain.on_drift is off")
+    if held:
+        return (*held, f"but only {len(held)} of {needed} conditions that are needed hold", *others)
+    return ("no trigger fired", *others)
+
+
+def _held(
+    retrain: Retrain,
+    evidence: Evidence,
+    history: History,
+    now: datetime,
+    fired: tuple[Trigger, ...],
+) -> list[tuple[GuardName, str]]:
+    """The guards that hold the first trigger back, with what would end them."""
+    trigger = fired[0]
+    found: list[tuple[GuardName, str | None]] = [("enough_data", guards.enough_data(evidence))]
+    if trigger != "on_demand":
+        found += [
+            ("in_flight", guards.in_flight(history)),
+            ("bad_data", guards.bad_data(evidence)),
+        ]
+    if trigger not in ("on_demand", "schedule"):
+        if "change" not in fired:
+            found.append(("new_data", guards.new_data(retrain, evidence, history, now)))
+        found += [
+            ("cooldown", guards.cooldown(retrain, history, now)),
+            ("backoff", guards.backoff(retrain, history, now)),
+        ]
+    if trigger != "on_demand":
+        found.append(("budget", guards.budget(retrain, history)))
+    return [(name, text) for name, text in found if text is not None]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version as package_version
@@ -19,6 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import TableError
+from retrain_assets.promotion.validation import (
+    Validation,
+    has_predictions,
+    store_predictions,
+    validate,
+)
 from retrain_assets.spec.model import METRICS, ModelSpec
 
 if TYPE_CHECKING:
@@ -29,8 +35,17 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.registry import MlflowRegistry
     from retrain_assets.training.evaluation import Evaluation
     from retrain_assets.training.model import TabularModel
+    from retrain_assets.training.split import WindowPlan
 
-__all__ = ["Candidate", "build_candidate", "load_evidence"]
+__all__ = [
+    "Candidate",
+    "TrainingRows",
+    "build_candidate",
+    "load_evidence",
+    "planned_fingerprint",
+    "train_model",
+    "training_rows",
+]
 
 _DOCUMENT = "candidate_model"
 
@@ -46,12 +61,16 @@ class Candidate:
         champion_saw_holdout: whether that champion was trained on part of the holdout.
         scores: the gate's metric on the holdout, of `candidate`, `champion` and each baseline.
         train_until: the last partition (or time, or row) that the model was trained on.
+        holdout_until: the last partition of the holdout; empty without partitions, and in the
+            documents of releases that did not keep it.
         evidence: path of the holdout's truth and scores, relative to the store.
         reused: the version existed before this run.
         notes: what a reader of the numbers must know.
         earlier_uses: other candidates that were compared with a champion on the same holdout before.
         measured: size_bytes of the model's files and, where `gate.budgets` asks, p95 of the
             milliseconds to predict one row (row_ms) and 1,000 rows (batch_ms).
+        validation: what a fresh process made of the registered version; None in the documents of
+            releases that did not ask.
     """
 
     model: str
@@ -74,6 +93,8 @@ class Candidate:
     notes: tuple[str, ...]
     measured: Mapping[str, float] = field(default_factory=dict)
     earlier_uses: int = 0
+    validation: Validation | None = None
+    holdout_until: str = ""
 
     @classmethod
     def stored(cls, store: "TableStore", model: str, partition: str | None) -> "Candidate":
@@ -84,7 +105,14 @@ class Candidate:
         """
         document = store.read_json(model, _DOCUMENT, partition)
         try:
-            return cls(**{**document, "notes": tuple(document["notes"])})
+            found = document.get("validation")
+            return cls(
+                **{
+                    **document,
+                    "notes": tuple(document["notes"]),
+                    "validation": None if found is None else Validation(**found),
+                }
+            )
         except (TypeError, KeyError) as error:
             raise TableError(
                 f"{model}: the stored candidate of {partition or 'the table'} has other fields than "
@@ -93,7 +121,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class TrainingRows:
     """The rows of one training, cut into what is trained on and what is held out."""
 
     train: "pa.Table"
@@ -104,13 +132,19 @@ class _Rows:
     holdout_name: str
     train_until: str
     holdout_from: str
+    holdout_until: str
     fingerprints: Mapping[str, str]
     missing: tuple[str, ...]
+    partitions: tuple[str, ...] | None = None
 
     @cached_property
     def data_digest(self) -> str:
-        text = json.dumps(dict(self.fingerprints), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hash over the fingerprints of all partitions of the window."""
+        return _digest(self.fingerprints)
+
+    def fingerprint(self, spec: ModelSpec) -> str:
+        """Names the training of these rows."""
+        return _fingerprint_of(spec, self.data_digest, self.trained_on, self.holdout_name)
 
 
 def build_candidate(
@@ -125,6 +159,8 @@ def build_candidate(
 ) -> tuple[Candidate, dict[str, bytes]]:
     """Train (or find), evaluate beside the champion, register, store the evidence.
 
+    Stored with it, and with the version: what drift is measured against, see `drift.reference`.
+
     Returns:
         The candidate, and PNG pictures by title.
 
@@ -132,25 +168,34 @@ def build_candidate(
         TableError, TrainingError: too little data, or data that cannot be trained on.
         RegistryError, LedgerError: the registry or the ledger cannot be used.
     """
-    rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
-    fingerprint = _fingerprint(spec, rows)
+    from retrain_assets.promotion.model_files import store_model
+    from retrain_assets.training.lightgbm_trainer import feature_importance
+
+    rows = training_rows(spec, partition, store) if partition else _unpartitioned(spec, store)
+    fingerprint = rows.fingerprint(spec)
     log(
         f"training on {rows.trained_on} ({rows.train.num_rows:,} rows), holdout {rows.holdout_name}"
     )
     found = registry.find(spec.name, fingerprint)
-    model = registry.load(found) if found else _train(spec, rows)
+    model = registry.load(found) if found else train_model(spec, rows.train)
     champion = ledger.champion(spec.name)
     evaluation = _evaluate(spec, rows, model, champion, registry)
     versus = f"v{champion.version}" if champion else "none"
     evidence = f"evidence/{spec.name}/{fingerprint}-against-{versus}.parquet"
     _store_evidence(store, evidence, evaluation)
-    # The champion's training rows are what drift will be measured against.
-    store.write(spec.name, "reference", fingerprint, rows.train)
-    pictures = _pictures(spec, model, evaluation)
+    importance = feature_importance(model)
+    store_model(store, spec.name, fingerprint, model)
+    reference = _store_reference(spec, rows, model, fingerprint, importance, store)
+    if found is None or not has_predictions(store, spec.name, fingerprint):
+        store_predictions(store, spec.name, fingerprint, model, rows.holdout)
+    pictures = _pictures(spec, evaluation, importance)
     scores = _values(evaluation, spec.metric)
+    if found:  # a kill may have come after the version was created
+        registry.complete(found)
     version = found or _register(
-        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, parent_run_id
-    )
+        spec, partition, rows, model, fingerprint, evaluation, registry, pictures, reference,
+        parent_run_id,
+    )  # fmt: skip
     log(f"version {version.version} {'found' if found else 'registered'}: {_listed(scores)}")
     candidate = Candidate(
         model=spec.name,
@@ -173,9 +218,35 @@ def build_candidate(
         notes=(*evaluation.notes, *(f"{key} is missing" for key in rows.missing)),
         measured=_measured(spec, model, rows.holdout),
         earlier_uses=_earlier_uses(spec, rows, fingerprint, store) if champion else 0,
+        validation=validate(version, store=store, registry=registry),
+        holdout_until=rows.holdout_until,
     )
     store.write_json(spec.name, _DOCUMENT, partition, asdict(candidate))
     return candidate, pictures
+
+
+def _store_reference(
+    spec: ModelSpec,
+    rows: TrainingRows,
+    model: "TabularModel",
+    fingerprint: str,
+    importance: Mapping[str, float],
+    store: "TableStore",
+) -> dict[str, bytes]:
+    """What drift will be measured against while this candidate is champion; files for its version."""
+    from retrain_assets.drift.reference import sample_rows, store_reference, with_scores
+
+    sample = sample_rows(rows.train)
+    scores = model.predict(sample.select(model.encoding.names).to_pandas())
+    return store_reference(
+        spec,
+        store,
+        fingerprint,
+        rows=rows.train,
+        partitions=rows.partitions,
+        sample=with_scores(sample, scores, model.classes),
+        importance=importance,
+    )
 
 
 def _store_evidence(store: "TableStore", path: str, evaluation: "Evaluation") -> None:
@@ -203,15 +274,33 @@ def load_evidence(store: "TableStore", candidate: Candidate) -> "Evaluation":
     return Evaluation.from_table(pq.read_table(pa.BufferReader(content)))
 
 
-def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
+def training_rows(
+    spec: ModelSpec,
+    partition: str,
+    store: "TableStore",
+    existing: Collection[str] | None = None,
+) -> TrainingRows:
+    """What a candidate for `partition` is trained and judged on.
+
+    Args:
+        spec: a model with partitions.
+        partition: the newest partition that the candidate may know.
+        store: has the feature partitions.
+        existing: the feature partitions that exist; by default all that are stored. Replay gives
+            those that existed when `partition` came.
+
+    Raises:
+        TrainingError, TableError: too few partitions, or one is damaged.
+    """
     from retrain_assets.training.split import plan_window
 
     assert spec.scheme is not None
-    existing = store.partitions(spec.name, "features")
+    if existing is None:
+        existing = store.partitions(spec.name, "features")
     plan = plan_window(spec.scheme, partition, spec.train, spec.min_window, existing)
     train = store.read(spec.name, "features", list(plan.train_keys))
     holdout = store.read_with_partition(spec.name, "features", list(plan.holdout_keys))
-    return _Rows(
+    return TrainingRows(
         train=train,
         holdout=holdout.drop_columns(["__partition__"]),
         last=store.read(spec.name, "features", [plan.train_keys[-1]]),
@@ -220,12 +309,14 @@ def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
         holdout_name=_span(plan.holdout_keys),
         train_until=plan.train_keys[-1],
         holdout_from=plan.holdout_keys[0],
+        holdout_until=plan.holdout_keys[-1],
         fingerprints=store.fingerprints(spec.name, "features", list(plan.keys)),
         missing=plan.missing_keys,
+        partitions=plan.train_keys,
     )
 
 
-def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
+def _unpartitioned(spec: ModelSpec, store: "TableStore") -> TrainingRows:
     import numpy as np
 
     from retrain_assets.errors import TrainingError
@@ -246,7 +337,7 @@ def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
         until, since = f"row {train[-1]:012d}", f"row {holdout[0]:012d}"
     else:
         until, since = str(np.max(order[train])), str(np.min(order[holdout]))
-    return _Rows(
+    return TrainingRows(
         train=table.take(train),
         holdout=table.take(holdout),
         last=None,
@@ -255,6 +346,7 @@ def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
         holdout_name=f"from {since}",
         train_until=until,
         holdout_from=since,
+        holdout_until="",
         fingerprints=store.fingerprints(spec.name, "features", [None]),
         missing=(),
     )
@@ -264,32 +356,56 @@ def _span(keys: tuple[str, ...]) -> str:
     return keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
 
 
-def _fingerprint(spec: ModelSpec, rows: _Rows) -> str:
+def _digest(fingerprints: Mapping[str, str]) -> str:
+    text = json.dumps(dict(fingerprints), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def planned_fingerprint(
+    spec: ModelSpec, plan: "WindowPlan", fingerprints: Mapping[str, str]
+) -> str:
+    """The fingerprint that the training of a window will have, before any row is read.
+
+    Args:
+        spec: the model.
+        plan: the window.
+        fingerprints: of the feature partitions, by key; others may be among them.
+    """
+    data = _digest({key: fingerprints[key] for key in plan.keys})
+    return _fingerprint_of(spec, data, _span(plan.train_keys), _span(plan.holdout_keys))
+
+
+def _fingerprint_of(spec: ModelSpec, data_digest: str, trained_on: str, holdout: str) -> str:
     """Same data, same settings, same trainer version and same cut: the same model."""
     document = {
         "model": spec.name,
-        "data": rows.data_digest,
+        "data": data_digest,
         "training": spec.training_hash,
         "trainer": f"lightgbm {package_version('lightgbm')}",
-        "trained_on": rows.trained_on,
-        "holdout": rows.holdout_name,
+        "trained_on": trained_on,
+        "holdout": holdout,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _train(spec: ModelSpec, rows: _Rows) -> "TabularModel":
+def train_model(spec: ModelSpec, train: "pa.Table") -> "TabularModel":
+    """Train the spec's model on these rows; the same rows give the same model.
+
+    Raises:
+        TrainingError: rows or parameters that cannot be trained on.
+    """
     from retrain_assets.training.encoding import feature_names
     from retrain_assets.training.lightgbm_trainer import train_lightgbm
 
     time_column = (spec.train.time_column,) if spec.train.time_column else ()
     columns = feature_names(
-        rows.train.column_names,
+        train.column_names,
         target=spec.target,
         exclude=tuple(dict.fromkeys((*spec.train.exclude, *time_column))),
         group=spec.train.group,
     )
     return train_lightgbm(
-        rows.train,
+        train,
         target=spec.target,
         task=spec.task,
         feature_columns=columns,
@@ -301,7 +417,7 @@ def _train(spec: ModelSpec, rows: _Rows) -> "TabularModel":
 
 def _evaluate(
     spec: ModelSpec,
-    rows: _Rows,
+    rows: TrainingRows,
     model: "TabularModel",
     champion: "Promotion | None",
     registry: "MlflowRegistry",
@@ -321,7 +437,9 @@ def _evaluate(
     )
 
 
-def _earlier_uses(spec: ModelSpec, rows: _Rows, fingerprint: str, store: "TableStore") -> int:
+def _earlier_uses(
+    spec: ModelSpec, rows: TrainingRows, fingerprint: str, store: "TableStore"
+) -> int:
     """Count this comparison on its holdout; how many other candidates were compared on it before.
 
     The same candidate counts once, however often it is built.
@@ -367,7 +485,7 @@ def _latency(model: "TabularModel", holdout: "pa.Table", *, rows: int, times: in
     return float(np.quantile(taken[1:], 0.95, method="higher"))
 
 
-def _saw_holdout(champion: "Promotion | None", fingerprint: str, rows: _Rows) -> bool:
+def _saw_holdout(champion: "Promotion | None", fingerprint: str, rows: TrainingRows) -> bool:
     """Whether the champion was trained on part of the holdout; retraining an older partition."""
     if champion is None or champion.fingerprint == fingerprint:
         return False
@@ -380,26 +498,28 @@ def _values(evaluation: "Evaluation", metric: str) -> dict[str, float]:
     return evaluation.values(get_metric(metric))
 
 
-def _pictures(spec: ModelSpec, model: "TabularModel", evaluation: "Evaluation") -> dict[str, bytes]:
-    from retrain_assets.training.lightgbm_trainer import feature_importance
+def _pictures(
+    spec: ModelSpec, evaluation: "Evaluation", importance: Mapping[str, float]
+) -> dict[str, bytes]:
     from retrain_assets.training.metrics import get_metric
     from retrain_assets.training.render import comparison_picture, importance_picture
 
     return {
         "Candidate against champion": comparison_picture(evaluation, get_metric(spec.metric)),
-        "Feature importance": importance_picture(feature_importance(model)),
+        "Feature importance": importance_picture(importance),
     }
 
 
 def _register(
     spec: ModelSpec,
     partition: str | None,
-    rows: _Rows,
+    rows: TrainingRows,
     model: "TabularModel",
     fingerprint: str,
     evaluation: "Evaluation",
     registry: "MlflowRegistry",
     pictures: Mapping[str, bytes],
+    reference: Mapping[str, bytes],
     parent_run_id: str | None,
 ) -> Any:
     metrics = {
@@ -442,6 +562,7 @@ def _register(
             documents={
                 "spec.json": json.dumps(settings, indent=2),
                 "data.json": json.dumps(dict(rows.fingerprints), indent=2),
+                **reference,
             },
             dataset={
                 "name": f"{spec.name} features",

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from retrain_assets.errors import TrainingError
 from retrain_assets.promotion.intervals import MIN_CLUSTERS, MIN_UNITS, linear
 from retrain_assets.promotion.quantiles import t_quantile
+from retrain_assets.promotion.validation import TOLERANCE, Validation
 from retrain_assets.spec.model import Budgets, Gate
 from retrain_assets.training.metrics import Metric, group_codes, predicted_labels
 
@@ -29,6 +30,7 @@ __all__ = [
     "churn",
     "finite",
     "group_gaps",
+    "infra_validation",
     "latency",
     "not_asked",
     "size",
@@ -351,6 +353,22 @@ def size(budgets: Budgets | None, measured: Mapping[str, float]) -> Criterion:
 def latency(budgets: Budgets | None, measured: Mapping[str, float]) -> Criterion:
     """p95 of predicting one row and a batch; `measured` has `row_ms` and `batch_ms`."""
     return _budget("latency", budgets, measured, {"row_ms": "ms a row", "batch_ms": "ms a batch"})
+
+
+def infra_validation(found: Validation | None) -> Criterion:
+    """The registered version loads in a fresh process and predicts what the trained model did."""
+    name = "infra_validation"
+    if found is None:
+        text = "was not loaded in a fresh process; materialize candidate_model again"
+        return Criterion(name, None, text, {}, True)
+    numbers = finite({**found.numbers(), "tolerance": TOLERANCE})
+    if found.problem:
+        return Criterion(name, False, f"the registered model {found.problem}", numbers, True)
+    exact = "bit for bit" if not found.max_difference else f"within {found.max_difference:.2g}"
+    text = f"a fresh process predicts {found.rows} stored rows as when trained, {exact}"
+    if found.load_seconds is not None and found.peak_bytes is not None:
+        text += f"; loaded in {found.load_seconds:.2g} s, {found.peak_bytes / 1e6:.0f} MB at most"
+    return Criterion(name, True, text, numbers, True)
 
 
 def _budget(

@@ -30,16 +30,19 @@ from retrain_assets.errors import TrainingError
 from retrain_assets.promotion import criteria as further
 from retrain_assets.promotion.criteria import Criterion, finite, not_asked
 from retrain_assets.promotion.intervals import (
+    FEW_CLUSTERS,
     MIN_CLUSTERS,
     POWER,
     GainInterval,
     bootstrap,
     delong,
     detectable,
+    jackknife,
     linear,
     mcnemar,
     method_of,
 )
+from retrain_assets.promotion.validation import Validation
 from retrain_assets.spec.model import Gate
 from retrain_assets.training.metrics import Metric, get_metric, group_codes, predicted_labels
 
@@ -51,6 +54,7 @@ __all__ = [
     "gate_markdown",
     "gate_sentence",
     "nested",
+    "paired_gain",
     "spent_alpha",
 ]
 
@@ -68,10 +72,11 @@ CRITERIA = (
     "size",
     "latency",
     "churn",
+    "infra_validation",
 )
 """Names of the criteria; every report has all of them, in this order."""
 
-_FORMAT = 2
+_FORMAT = 3
 _NOT_JUDGED = "not judged"
 _BLOCK = 1 << 22
 _FloatArray = NDArray[np.float64]
@@ -127,18 +132,18 @@ class GateReport:
 
     @classmethod
     def from_json(cls, text: str) -> "GateReport":
-        """Read what `to_json` wrote, now or in format 1, which had the criteria up to `beats_champion`.
+        """Read what `to_json` wrote, now or in formats 1 and 2, which had fewer criteria.
 
         Raises:
             TrainingError: it is something else, or of another format version.
         """
         try:
             fields = json.loads(text)
-            written = fields.pop("format", None) if isinstance(fields, dict) else None
-            if written not in (1, _FORMAT):
-                raise ValueError(f"format must be 1 or {_FORMAT}")
+            written = fields.pop("format", 0) if isinstance(fields, dict) else 0
+            if written not in range(1, _FORMAT + 1):
+                raise ValueError(f"format must be 1 to {_FORMAT}")
             found = {c["name"]: Criterion(**c) for c in fields.pop("criteria")}
-            if written == 1:
+            if written < _FORMAT:
                 missing = "not asked when this report was written"
                 found |= {n: not_asked(n, missing) for n in CRITERIA if n not in found}
             if tuple(found) != CRITERIA:
@@ -167,6 +172,7 @@ def evaluate_gate(
     columns: Mapping[str, ArrayLike] | None = None,
     measured: Mapping[str, float] | None = None,
     earlier_uses: int = 0,
+    validation: Validation | Literal["not asked"] | None = "not asked",
 ) -> GateReport:
     """Judge a candidate on a holdout of n rows; the same arguments give the same report.
 
@@ -186,6 +192,8 @@ def evaluate_gate(
         columns: labels of the holdout rows by column, for `gate.slices` and `gate.group_gaps`.
         measured: `size_bytes`, `row_ms` and `batch_ms` of the candidate, for `gate.budgets`.
         earlier_uses: how many candidates were compared on this holdout before.
+        validation: what a fresh process made of the registered model; None where it should have been
+            asked and was not.
 
     Raises:
         TrainingError: the arrays do not fit each other or the metric, a column that the gate needs
@@ -196,7 +204,9 @@ def evaluate_gate(
     _check_shapes(measure, truth, scores, groups, units)
     finite_ = _finite_scores(scores)
     if not finite_.passed:
-        return _report_without_scores(measure, truth, groups, finite_, gate, measured or {})
+        return _report_without_scores(
+            measure, truth, groups, finite_, gate, measured or {}, _infra_validation(validation)
+        )
     sample = _Sample.of(measure, truth, scores, groups, units)
     enough = _enough_rows(sample, gate)
     alpha = spent_alpha(gate, earlier_uses)
@@ -228,8 +238,44 @@ def evaluate_gate(
         further.size(gate.budgets, measured or {}),
         further.latency(gate.budgets, measured or {}),
         further.churn(gate, measure, truth, scores, groups),
+        _infra_validation(validation),
     )
     return _report(sample, criteria, intervals.get("champion"), alpha)
+
+
+def paired_gain(
+    *,
+    y_true: ArrayLike,
+    scores: Mapping[str, np.ndarray[Any, Any]],
+    groups: ArrayLike | None,
+    units: ArrayLike,
+    gate: Gate,
+    metric: str,
+    seed: int,
+    alpha: float,
+) -> GainInterval:
+    """The gain of `candidate` over `champion` with bounds at `alpha`, as the gate computes it.
+
+    Args:
+        y_true, scores, groups, metric, seed: as in `evaluate_gate`; scores of these two.
+        units: label of each row; rows with equal labels are one cluster.
+        gate: `resamples` and `min_rows`, below which there are no bounds.
+        alpha: 1 - confidence of each bound.
+
+    Raises:
+        TrainingError: as `evaluate_gate`.
+    """
+    measure = get_metric(metric)
+    truth = np.asarray(y_true)
+    _check_shapes(measure, truth, scores, groups, units)
+    sample = _Sample.of(measure, truth, scores, groups, units)
+    enough = _enough_rows(sample, gate)
+    if enough.passed is None:
+        nan = math.nan
+        return GainInterval(
+            sample.gain("champion"), None, None, nan, nan, "", sample.drawn, enough.summary
+        )
+    return sample.intervals(gate, alpha, seed)["champion"]
 
 
 def spent_alpha(gate: Gate, earlier_uses: int) -> float:
@@ -317,11 +363,18 @@ class _Sample:
     def intervals(self, gate: Gate, alpha: float, seed: int) -> dict[str, GainInterval]:
         """The candidate's gain over each rival: over the champion at `alpha`, else as asked."""
         method = method_of(self.metric.name)
+        few = self.codes is not None and self.drawn < FEW_CLUSTERS
         alphas = dict.fromkeys(self.rivals, 1 - gate.confidence)
         if "champion" in alphas:
             alphas["champion"] = alpha
         if method == "mcnemar" and self.codes is None:
             return {rival: self._mcnemar(rival, level) for rival, level in alphas.items()}
+        if few:
+            left_out = self._left_out()
+            return {
+                rival: jackknife(self.gain(rival), left_out[rival], level)
+                for rival, level in alphas.items()
+            }
         influence = {
             name: self.metric.influence(self.truth, score, groups=self.groups)
             for name, score in self.scores.items()
@@ -348,6 +401,18 @@ class _Sample:
             for who in ("candidate", rival)
         )
         return mcnemar(int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), self.n, alpha)
+
+    def _left_out(self) -> dict[str, _FloatArray]:
+        """The candidate's gain over each rival without each of the clusters, shape (clusters,)."""
+        assert self.codes is not None
+        weights = (np.arange(self.drawn)[:, None] != self.codes).astype(np.float64)
+        values = {
+            name: self.metric.resampled(self.truth, score, weights, groups=self.groups)
+            for name, score in self.scores.items()
+        }
+        return {
+            rival: self.metric.gain(values["candidate"], values[rival]) for rival in self.rivals
+        }
 
     def _resampled(self, gate: Gate, seed: int) -> dict[str, _FloatArray]:
         """The candidate's gain over each rival in each resample, shape (resamples,); nan possible.
@@ -444,6 +509,7 @@ def _report_without_scores(
     finite_: Criterion,
     gate: Gate,
     measured: Mapping[str, float],
+    infra_validation: Criterion,
 ) -> GateReport:
     n = metric.n_units(truth, groups=groups)
     asked = {
@@ -457,6 +523,7 @@ def _report_without_scores(
         "finite_scores": finite_,
         "size": further.size(gate.budgets, measured),
         "latency": further.latency(gate.budgets, measured),
+        "infra_validation": infra_validation,
     }
     criteria = tuple(
         known.get(name)
@@ -468,6 +535,12 @@ def _report_without_scores(
         for name in CRITERIA
     )
     return _verdict(metric, n, criteria, math.nan)
+
+
+def _infra_validation(validation: Validation | Literal["not asked"] | None) -> Criterion:
+    if validation == "not asked":
+        return not_asked("infra_validation")
+    return further.infra_validation(validation)
 
 
 def _unjudged(name: str, asked: bool) -> Criterion:

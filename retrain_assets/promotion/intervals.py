@@ -15,9 +15,10 @@ Which method a metric gets (`method_of`), and why:
 
 Where rows are alike within clusters (a day, a customer), clusters and not rows are the sample: the
 closed forms become cluster-robust with Student's t on clusters - 1 degrees of freedom, and the
-bootstrap draws clusters. `time_blocks` makes clusters of partitions.
+bootstrap draws clusters. Below `FEW_CLUSTERS` every metric takes the jackknife that leaves out one
+cluster at a time. `time_blocks` makes clusters of partitions.
 
-All of them rest on the influence of each unit on the gain (`Metric.influence` of the candidate less
+All others rest on the influence of each unit on the gain (`Metric.influence` of the candidate less
 that of the champion), so that what makes a row hard for both models cancels out before anything is
 squared.
 """
@@ -35,8 +36,10 @@ from retrain_assets.promotion.quantiles import (
     normal_quantile,
     t_quantile,
 )
+from retrain_assets.roc import delong_variance
 
 __all__ = [
+    "FEW_CLUSTERS",
     "MAX_UNDEFINED_SHARE",
     "MIN_CLASS",
     "MIN_CLUSTERS",
@@ -44,9 +47,11 @@ __all__ = [
     "POWER",
     "GainInterval",
     "Method",
+    "block_length",
     "bootstrap",
     "delong",
     "detectable",
+    "jackknife",
     "linear",
     "mcnemar",
     "method_of",
@@ -60,9 +65,13 @@ Method = Literal["delong", "mcnemar", "paired t", "delta method", "bootstrap"]
 MIN_UNITS = 30
 """Fewest rows (ranking: groups) for a bound: below, the normal limit is a guess."""
 
-MIN_CLUSTERS = 10
-"""Fewest clusters for a bound: the cluster-robust variance is biased down on fewer (Cameron, Gelbach
-& Miller, "Bootstrap-based improvements for inference with clustered errors", 2008)."""
+MIN_CLUSTERS = 4
+"""Fewest clusters for a bound: with three, Student's t of 2 degrees of freedom has hardly any power."""
+
+FEW_CLUSTERS = 10
+"""Below this many clusters the sandwich variance is biased down where clusters differ in size or the
+metric is no mean, and a bootstrap of clusters has too few distinct draws (Cameron & Miller, "A
+practitioner's guide to cluster-robust inference", 2015, section VI); `jackknife` is not."""
 
 MIN_CLASS = 5
 """Fewest rows of each class for a bound of ROC AUC."""
@@ -160,12 +169,8 @@ def delong(gain: float, influence: FloatArray, truth: IntArray, alpha: float) ->
     """DeLong's interval of a difference of two ROC AUCs on the same rows.
 
     The influence of a row is its placement among the rows of the other class, candidate less
-    champion; the variance is S_positive / P + S_negative / N with the two sample variances (DeLong,
-    DeLong & Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-    characteristic curves", Biometrics 1988). Instead of the normal, which is too short with few
-    positives, Student's t with Satterthwaite's degrees of freedom, as Brunner & Munzel, "The
-    nonparametric Behrens-Fisher problem", 2000, take it for one AUC. O(n log n) in
-    `Metric.influence` (Sun & Xu 2014).
+    champion; variance, degrees of freedom and sources: `roc.delong_variance`. Student's t instead
+    of the normal, which is too short with few positives.
 
     Args:
         gain: AUC of the candidate less that of the champion.
@@ -175,19 +180,13 @@ def delong(gain: float, influence: FloatArray, truth: IntArray, alpha: float) ->
 
     Minimum: `MIN_CLASS` rows of each class.
     """
-    n = len(truth)
-    parts, dofs = [], []
     for label in (1, 0):
-        own = influence[truth == label]
-        if len(own) < MIN_CLASS:
-            problem = f"{len(own)} rows of class {label} are fewer than {MIN_CLASS}"
-            return _none(gain, "delong", n, problem)
-        parts.append(float(own @ own) * len(own) / (len(own) - 1) / n**2)
-        dofs.append(len(own) - 1)
-    variance = sum(parts)
-    weights = sum(part**2 / dof for part, dof in zip(parts, dofs, strict=True))
-    dof = variance**2 / weights if weights > 0 else float(n - 2)
-    return _around(gain, math.sqrt(variance), dof, alpha, "delong", n)
+        rows = int(np.count_nonzero(truth == label))
+        if rows < MIN_CLASS:
+            problem = f"{rows} rows of class {label} are fewer than {MIN_CLASS}"
+            return _none(gain, "delong", len(truth), problem)
+    variance, dof = delong_variance(influence, truth)
+    return _around(gain, math.sqrt(variance), dof, alpha, "delong", len(truth))
 
 
 def mcnemar(better: int, worse: int, n: int, alpha: float) -> GainInterval:
@@ -305,6 +304,41 @@ def bootstrap(
     return GainInterval(gain, low, high, plain.se, plain.dof, method, plain.drawn, **counts)
 
 
+def jackknife(gain: float, left_out: FloatArray, alpha: float) -> GainInterval:
+    """Student's t around a gain on few clusters, its variance from leaving out one at a time.
+
+        gain -+ t(1 - alpha; G - 1) se,   se^2 = (G - 1) / G sum over g of (gain without g - mean)^2
+
+    The CV3 estimator of cluster-robust variance (Bell & McCaffrey, "Bias reduction in standard errors
+    for linear regression with multi-stage samples", Survey Methodology 2002; MacKinnon, Nielsen &
+    Webb, "Leverage, influence, and the jackknife in clustered regression models", Stata Journal 2023):
+    it does not underestimate where clusters differ in size or the metric is a curve or a ratio, and
+    needs no approximation of the metric. For a mean over clusters of equal size it is `linear`.
+    On 4 and 7 days of uneven size, equal models and nominal 5%, it promotes 3.1% to 5.5%, whatever the
+    metric (docs/gate.md); the sandwich promoted up to 7.4% (average_precision).
+
+    Args:
+        gain: the gain on the whole sample.
+        left_out: the gain without each cluster, shape (G,).
+        alpha: 1 - confidence of each bound.
+
+    Minimum: `MIN_CLUSTERS` clusters, the gain defined without any one of them.
+
+    >>> found = jackknife(0.25, np.array([0.2, 0.25, 0.25, 0.3]), 0.05)
+    >>> round(found.se, 4), round(found.low, 4), found.dof
+    (0.0612, 0.1059, 3)
+    """
+    drawn = len(left_out)
+    problem = _too_few(drawn, clustered=True)
+    if not problem and not (math.isfinite(gain) and np.isfinite(left_out).all()):
+        problem = "the gain has no value without one of the clusters"
+    if problem:
+        return _none(gain, "jackknife", drawn, problem)
+    away = left_out - left_out.mean()
+    se = math.sqrt((drawn - 1) / drawn * float(away @ away))
+    return _around(gain, se, drawn - 1, alpha, "jackknife", drawn)
+
+
 def detectable(interval: GainInterval, alpha: float, power: float = POWER) -> float | None:
     """The smallest true gain that this sample shows with chance `power`, over a margin of 0.
 
@@ -323,6 +357,12 @@ def detectable(interval: GainInterval, alpha: float, power: float = POWER) -> fl
     return quantiles * interval.se
 
 
+def block_length(partitions: int) -> int:
+    """Successive partitions that are one cluster, of `partitions` in all (see `time_blocks`)."""
+    # 1e-9: the cube root of 64 must count as 4.
+    return max(1, min(math.floor(3 * math.pow(partitions, 1 / 3) + 1e-9), partitions // 12))
+
+
 def time_blocks(partitions: ArrayLike) -> IntArray | None:
     """Cluster of each row from its partition, in time order; None with too few partitions.
 
@@ -336,7 +376,7 @@ def time_blocks(partitions: ArrayLike) -> IntArray | None:
     Args:
         partitions: key of each row, shape (n,); keys sort in time order.
 
-    >>> time_blocks(["2024-01-01"] * 5) is None
+    >>> time_blocks(np.repeat(np.arange(3), 5)) is None
     True
     >>> int(time_blocks(np.repeat(np.arange(14), 3)).max()) + 1
     14
@@ -347,8 +387,7 @@ def time_blocks(partitions: ArrayLike) -> IntArray | None:
     count = len(keys)
     if count < MIN_CLUSTERS:
         return None
-    # 1e-9: the cube root of 64 must count as 4.
-    length = max(1, min(math.floor(3 * count ** (1 / 3) + 1e-9), count // 12))
+    length = block_length(count)
     blocks = -(-count // length)
     if count % length and blocks > 1:  # a short last block joins the one before
         blocks -= 1

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import ChampionChanged, LedgerError
 from retrain_assets.promotion.database import Database, LostRace, insert_row
-from retrain_assets.promotion.tables import promotions
+from retrain_assets.promotion.tables import outcomes, promotions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, Table
 
 __all__ = [
     "Candidate",
+    "GuardOutcome",
     "Ledger",
     "Promotion",
     "check_entry",
@@ -101,6 +102,59 @@ class Promotion:
     def previous_version(self) -> str | None:
         """The version that the alias `previous` belongs on: the champion before, if it is there."""
         return self.expected_version if self.kind in ("promotion", "rollback") else None
+
+
+@dataclass(frozen=True)
+class GuardOutcome:
+    """One row of the table of outcomes: what a promotion had brought when it was looked at.
+
+    Attributes:
+        sequence: of the promotion that is looked at.
+        through_partition: the last partition that was compared; one look for each.
+        version: the promoted version.
+        predecessor: the version that it replaced.
+        partitions, rows: how many were compared since the first.
+        metric: name of the metric.
+        expected_gain: the gain that the gate had seen on the holdout; None where it had seen none.
+        gain: the gain on these rows, in the metric's unit; positive: the promoted version is better.
+        gain_low, gain_high: its bounds, each at confidence 1 - alpha; over all looks together they
+            hold with the confidence of the guard (repeated confidence intervals).
+        fraction: of the guard period, in (0, 1].
+        alpha: level of this look.
+        verdict: `worse` where gain_high is below -max_loss, else `holds`.
+        recorded_at: when, UTC.
+    """
+
+    model: str
+    sequence: int
+    through_partition: str
+    version: str
+    predecessor: str
+    partitions: int
+    rows: int
+    metric: str
+    expected_gain: float | None
+    gain: float
+    gain_low: float
+    gain_high: float
+    fraction: float
+    alpha: float
+    verdict: str
+    recorded_at: datetime
+
+    @property
+    def sentence(self) -> str:
+        """Expected and realised gain in one line.
+
+        For example: `expected +0.012, realised +0.009 [0.004, 0.014] over 7 partitions up to
+        2024-01-21`.
+        """
+        expected = "" if self.expected_gain is None else f"expected {self.expected_gain:+.3g}, "
+        text = (
+            f"{expected}realised {self.gain:+.3g} [{self.gain_low:.3g}, {self.gain_high:.3g}] over "
+            f"{self.partitions} partitions up to {self.through_partition}"
+        )
+        return f"{text}: worse than v{self.predecessor}" if self.verdict == "worse" else text
 
 
 class Ledger:
@@ -203,6 +257,43 @@ class Ledger:
                 return current
             raise _champion_changed(candidate, expected_champion, current) from None
 
+    def outcomes(self, model: str) -> list[GuardOutcome]:
+        """Everything that the guard has recorded about a model's promotions, oldest first."""
+        import sqlalchemy as sa
+
+        table = outcomes()
+        query = sa.select(table).where(table.c.model == model)
+        with self.database.transaction() as connection:
+            rows = connection.execute(query.order_by(table.c.id)).mappings().all()
+        return [_outcome(row) for row in rows]
+
+    def record_outcome(self, outcome: GuardOutcome) -> GuardOutcome:
+        """Record a look of the guard; of two looks at the same partitions the first one stays.
+
+        Returns:
+            The row that is in the table.
+
+        Raises:
+            LedgerError: the database cannot be reached, or refuses.
+        """
+        import sqlalchemy as sa
+
+        values = {
+            **vars(outcome),
+            "recorded_at": _written(outcome.recorded_at),
+        }
+        table = outcomes()
+        try:
+            with self.database.transaction(write=True) as connection:
+                insert_row(connection, table, values)
+        except LostRace:
+            key = ("model", "sequence", "through_partition")
+            same = [table.c[name] == values[name] for name in key]
+            with self.database.transaction() as connection:
+                row = connection.execute(sa.select(table).where(*same)).mappings().one()
+            return _outcome(row)
+        return outcome
+
     def roll_back(
         self,
         model: str,
@@ -211,6 +302,7 @@ class Ledger:
         expected_champion: str | None,
         actor: str,
         reason: str,
+        because: Mapping[str, Any] | None = None,
     ) -> Promotion:
         """Make an earlier champion champion again, as a new row of kind `rollback`.
 
@@ -223,6 +315,8 @@ class Ledger:
             expected_champion: version of the champion that is rolled back; None in a vacancy.
             actor: who does it.
             reason: why, for people.
+            because: JSON-compatible evidence for the rollback, kept as `evidence["rollback"]` beside
+                that of the version's own promotion.
 
         Raises:
             ChampionChanged: the champion is another one by now; nothing was written.
@@ -243,7 +337,8 @@ class Ledger:
                     )
                 return _append(
                     connection, past[0], target,
-                    kind="rollback", actor=actor, reason=reason, evidence=target.evidence,
+                    kind="rollback", actor=actor, reason=reason,
+                    evidence=_rollback_evidence(target, because),
                 )  # fmt: skip
         except LostRace:
             raise self._beaten(model) from None
@@ -360,6 +455,11 @@ def rollback_target(model: str, past: Sequence[Promotion], to_version: str | Non
     raise LedgerError(f"{model}: v{to_version} was never champion; these were: {listed}")
 
 
+def _rollback_evidence(target: Promotion, because: Mapping[str, Any] | None) -> dict[str, Any]:
+    own = {name: value for name, value in target.evidence.items() if name != "rollback"}
+    return own if because is None else {**own, "rollback": dict(because)}
+
+
 def lost_versions(past: Sequence[Promotion]) -> set[str]:
     """Versions that were champion when they were deleted from the registry."""
     lost = {row.expected_version for row in past if row.kind in ("fallback", "vacancy")}
@@ -459,6 +559,11 @@ def _newest_of(query: "Select[Any]", model: str) -> "Select[Any]":
 def _promotion(row: Mapping[Any, Any]) -> Promotion:
     fields = {name: row[name] for name in Promotion.__dataclass_fields__}
     return Promotion(**{**fields, "promoted_at": datetime.fromisoformat(row["promoted_at"])})
+
+
+def _outcome(row: Mapping[Any, Any]) -> GuardOutcome:
+    fields = {name: row[name] for name in GuardOutcome.__dataclass_fields__}
+    return GuardOutcome(**{**fields, "recorded_at": datetime.fromisoformat(row["recorded_at"])})
 
 
 def _written(moment: datetime) -> str:

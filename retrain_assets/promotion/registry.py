@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path, PurePosixPath
@@ -150,7 +150,7 @@ class MlflowRegistry:
         signature_frame: "pd.DataFrame",
         predictions: np.ndarray[Any, Any],
         pictures: Mapping[str, bytes],
-        documents: Mapping[str, str],
+        documents: Mapping[str, str | bytes],
         dataset: Mapping[str, Any],
         parent_run_id: str | None = None,
     ) -> ModelVersion:
@@ -171,7 +171,7 @@ class MlflowRegistry:
             signature_frame: a few feature rows with natural types; example input and signature.
             predictions: the model's predictions for `signature_frame`, shape (rows,) or (rows, k).
             pictures: PNG files by relative path.
-            documents: text files by relative path.
+            documents: other files by relative path, text or bytes.
             dataset: `name`, `digest`, `source` and optionally `source_type`, `profile`, `context`.
             parent_run_id: MLflow run under which the candidate's run is shown.
 
@@ -202,9 +202,16 @@ class MlflowRegistry:
                         )  # fmt: skip
                     attempt = _Attempt(run_id, logged)
                 found = _register(client, model, fingerprint, attempt, metrics, tags)
-            _end_run(client, found.run_id)
-            _set_alias(client, model, "candidate", found.version)
+            _complete(client, found)
             return found
+
+    def complete(self, found: ModelVersion) -> None:
+        """End what a killed `log_candidate` left open: the run, the alias `candidate`.
+
+        Repeating it changes nothing.
+        """
+        with self._speaking(f"completing {found.model} v{found.version}") as client:
+            _complete(client, found)
 
     def load(self, model: str | ModelVersion, version: str | None = None) -> "TabularModel":
         """The model of a version, ready to predict: `load(found)` or `load("churn", "3")`.
@@ -225,6 +232,19 @@ class MlflowRegistry:
                         f"{name} v{number}: the files at {_public(location)} cannot be loaded: "
                         f"{error}; retrain, or restore the files"
                     ) from error
+
+    @contextmanager
+    def files(self, version: ModelVersion) -> Iterator[Path]:
+        """The MLflow model folder of a version as a local folder, while the block runs; never edit it.
+
+        Raises:
+            RegistryError: no such version, or its files cannot be fetched.
+        """
+        with ExitStack() as stack:
+            with self._speaking(f"fetching {version.model} v{version.version}") as client:
+                location = client.get_model_version_download_uri(version.model, version.version)
+                folder = stack.enter_context(self._fetched(location))
+            yield folder
 
     def load_verified(self, model: str, version: str, *, run_id: str) -> "TabularModel":
         """As `load`, and proof that it is the version meant and predicts what it did when stored.
@@ -662,9 +682,12 @@ def _log_files(
     client: "MlflowClient",
     run_id: str,
     pictures: Mapping[str, bytes],
-    documents: Mapping[str, str],
+    documents: Mapping[str, str | bytes],
 ) -> None:
-    contents = {**pictures, **{name: text.encode() for name, text in documents.items()}}
+    contents = {
+        name: content.encode() if isinstance(content, str) else content
+        for name, content in {**pictures, **documents}.items()
+    }
     if not contents:
         return
     with tempfile.TemporaryDirectory(prefix="retrain_files_") as folder:
@@ -833,9 +856,10 @@ def _register(
     return winner
 
 
-def _end_run(client: "MlflowClient", run_id: str) -> None:
-    if client.get_run(run_id).info.status != "FINISHED":
-        client.set_terminated(run_id, "FINISHED")
+def _complete(client: "MlflowClient", found: ModelVersion) -> None:
+    if client.get_run(found.run_id).info.status != "FINISHED":
+        client.set_terminated(found.run_id, "FINISHED")
+    _set_alias(client, found.model, "candidate", found.version)
 
 
 def _aliases(client: "MlflowClient", model: str) -> dict[str, str]:

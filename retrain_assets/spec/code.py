@@ -10,7 +10,9 @@ import pkgutil
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-__all__ = ["find_module", "module_hash", "source_file"]
+from retrain_assets.spec.model import ModelSpec
+
+__all__ = ["find_module", "module_hash", "source_file", "training_code"]
 
 
 def find_module(module: str) -> ModuleSpec | None:
@@ -64,3 +66,13 @@ def module_hash(dotted: str | None) -> str:
     found = find_module(dotted.partition(":")[0]) if dotted is not None else None
     file = source_file(found) if found is not None else None
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file is not None else ""
+
+
+def training_code(spec: ModelSpec) -> str:
+    """What a training is made of beside its raw rows, as a hash; `retrain.on_change` compares it.
+
+    Covers the sections features (SQL as text), target, task and train, and the source file of Python
+    features.
+    """
+    sections = spec.section_hash("features", "target", "task", "train")
+    return "-".join(filter(None, (sections, module_hash(spec.features.python))))

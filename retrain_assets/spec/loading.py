@@ -19,7 +19,18 @@ from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
 from retrain_assets.spec.types import environment_references, shown
 
-__all__ = ["BrokenSpec", "LoadedSpec", "SpecSet", "load_specs", "parse_spec", "spec_files"]
+__all__ = [
+    "BrokenSpec",
+    "LoadedSpec",
+    "SpecSet",
+    "advice",
+    "load_specs",
+    "parse_spec",
+    "spec_files",
+]
+
+_FEWEST_HOLDOUT_PARTITIONS = 4
+"""`promotion.intervals.MIN_CLUSTERS`, written out, since that imports numpy; a test compares them."""
 
 _CONNECTION_FIELDS = (
     ("source", "files"),
@@ -66,6 +77,20 @@ class SpecSet:
     def specs(self) -> list[ModelSpec]:
         """The valid specs, by name."""
         return [loaded.spec for loaded in self.models.values()]
+
+
+def advice(loaded: LoadedSpec) -> list[Problem]:
+    """What a valid spec would better say otherwise: warnings of `retrain check`."""
+    train = loaded.spec.train
+    if loaded.spec.partitions is None or train.holdout >= _FEWEST_HOLDOUT_PARTITIONS:
+        return []
+    message = (
+        f"with {train.holdout:g} of them, rows of one partition are taken for independent, which "
+        f"promotes equal models more often than gate.confidence says where a whole partition is good "
+        f"or bad at once; from {_FEWEST_HOLDOUT_PARTITIONS} on, partitions are what is compared"
+    )
+    line = parse_yaml(loaded.file.read_text(encoding="utf-8")).line_of(("train", "holdout"))
+    return [Problem(str(loaded.file), line, "train.holdout", message)]
 
 
 def spec_files(paths: Iterable[Path | str]) -> list[Path]:

@@ -27,18 +27,24 @@ from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, sh
 __all__ = [
     "METRICS",
     "Alarm",
+    "Backoff",
     "Budgets",
     "Column",
     "Contract",
+    "Cost",
     "Drift",
     "Features",
     "Freshness",
     "FreshnessWindow",
     "Gate",
     "GroupGaps",
+    "Guard",
     "ModelSpec",
+    "Multivariate",
+    "OnPerformance",
     "Partitions",
     "Retrain",
+    "RetrainBudget",
     "Slices",
     "Source",
     "SqlSource",
@@ -370,7 +376,13 @@ class Alarm(_Frozen):
     """When drift of single partitions becomes an alarm."""
 
     share_of_features: float = Field(
-        0.2, gt=0, le=1, description="Share of drifted features that makes a partition drifted."
+        0.2,
+        gt=0,
+        le=1,
+        description=(
+            "Share of drifted features that makes a partition drifted; a feature counts by its "
+            "importance to the champion."
+        ),
     )
     of_last: int = Field(1, ge=1, le=100, description="Reports that are looked at.")
     at_least: int = Field(1, ge=1, description="Drifted reports among them that raise the alarm.")
@@ -382,11 +394,28 @@ class Alarm(_Frozen):
         return self
 
 
+class Multivariate(_Frozen):
+    """All features together: can current rows be told apart from reference rows?"""
+
+    auc: float = Field(
+        0.65,
+        gt=0.5,
+        lt=1,
+        description=(
+            "AUC of a classifier that tells current rows from reference rows; where it is proven to "
+            "be above this, the partition is drifted."
+        ),
+    )
+    rows: int = Field(
+        10_000, ge=1000, le=1_000_000, description="Most rows of either side that it is given."
+    )
+
+
 class Drift(_Frozen):
     """How drift is measured."""
 
     against: Literal["champion", "first_window"] = Field(
-        "champion", description="Reference: the champion's training rows, or the first window."
+        "champion", description="Reference: what the champion was trained on, or the first window."
     )
     window: int = Field(
         1, ge=1, le=1000, description="Latest partitions that are compared together."
@@ -399,21 +428,206 @@ class Drift(_Frozen):
     )
     thresholds: Thresholds = Field(default_factory=Thresholds, description="Effect sizes.")
     alert: Alarm = Field(default_factory=Alarm, description="From drifted features to an alarm.")
+    calibrate: bool = Field(
+        True,
+        description=(
+            "Raise thresholds to what is usual between the reference's own partitions (from 8 on), so "
+            "that seasons are no drift; false where single thresholds shall hold as they stand."
+        ),
+    )
+    prediction: bool = Field(
+        True,
+        description=(
+            "Compare the champion's scores with those of its training rows, as evidence; false saves "
+            "about 1 s of CPU per monitor run, most of it to import LightGBM."
+        ),
+    )
+    multivariate: Multivariate | None = Field(
+        None,
+        description=(
+            "All features together; by default not computed, since it costs about a second of CPU per "
+            "report."
+        ),
+    )
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
+class OnPerformance(_Frozen):
+    """How much worse the champion may get, in `gate.metric`; floor, max_drop or both."""
+
+    floor: float | None = Field(None, description="Worst value of the metric that is put up with.")
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        description="Largest loss against the value on the champion's holdout, in the metric's unit.",
+    )
+    estimate: bool = Field(
+        True,
+        description="Whether estimated performance counts where labels have not come (it assumes "
+        "that no concept drifted; not for ranking and r2).",
+    )
+    of_last: int = Field(
+        1, ge=1, le=100, description="Partitions with a known performance that are looked at."
+    )
+    at_least: int = Field(
+        1,
+        ge=1,
+        description="Partitions among them that must be beyond the bound, interval and all.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "OnPerformance":
+        if self.floor is None and self.max_drop is None:
+            raise ValueError("give floor, max_drop or both")
+        if self.at_least > self.of_last:
+            raise ValueError(f"at_least {self.at_least} is more than of_last {self.of_last}")
+        return self
+
+
+class Cost(_Frozen):
+    """Prices in one unit (money, seconds): retrain when staleness has come to cost more."""
+
+    retraining: float = Field(gt=0, description="Cost of one retraining.")
+    per_unit_loss: float = Field(
+        gt=0, description="Cost of one unit of `gate.metric` lost against the champion's holdout."
+    )
+    per: Literal["partition", "1000 rows"] = Field(
+        "partition", description="On how much data a unit is lost at that cost."
+    )
+
+
+class Backoff(_Frozen):
+    """Longer and longer waits while candidates are rejected (data time)."""
+
+    first: Duration = Field(
+        description="Wait after the first rejection; doubled after each further."
+    )
+    at_most: Duration = Field(description="Longest wait.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Backoff":
+        if self.at_most < self.first:
+            raise ValueError("at_most must not be shorter than first")
+        return self
+
+
+class RetrainBudget(_Frozen):
+    """What retrainings may use up in any 7 days; only a person's demand goes beyond."""
+
+    runs_per_week: int | None = Field(None, ge=1, description="Retrainings that were started.")
+    compute_seconds_per_week: float | None = Field(
+        None, gt=0, description="Seconds that they ran; when used up, none is started."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "RetrainBudget":
+        if self.runs_per_week is None and self.compute_seconds_per_week is None:
+            raise ValueError("give runs_per_week, compute_seconds_per_week or both")
+        return self
+
+
 class Retrain(_Frozen):
-    """What starts a retraining, and what holds it back."""
+    """What starts a retraining, and what holds it back.
+
+    The schedule, the first champion and a person start one by themselves; the conditions (on_drift,
+    on_performance, cost, max_age, on_new_partitions, on_change) as `combine` or `at_least` says.
+    """
 
     schedule: Cron | None = Field(None, description="Cron expression.")
     timezone: str = Field("UTC", description="Time zone of the schedule.")
     on_drift: bool = Field(True, description="Retrain when the drift alarm is raised.")
+    min_drift_score: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description=(
+            "Least drift score beside the alarm (0.5: every feature at its threshold, weighed by "
+            "importance)."
+        ),
+    )
+    needs_prediction_drift: bool = Field(
+        False,
+        description="Whether the champion's predictions must have drifted beside the alarm: drift "
+        "that does not move them changes nothing for whoever uses them.",
+    )
+    on_performance: OnPerformance | None = Field(
+        None, description="Retrain when the champion is worse than this, realised or estimated."
+    )
+    cost: Cost | None = Field(
+        None,
+        description="Retrain when the loss since the last retraining and until the next partition "
+        "costs more than retraining.",
+    )
     max_age: Duration | None = Field(
         None, description="Retrain when the champion's data is older than this (data time)."
     )
-    cooldown: Duration | None = Field(
-        None, description="Least time between two retrainings that drift or age start (data time)."
+    on_new_partitions: int | None = Field(
+        None, ge=1, description="Retrain when this many partitions came since the last retraining."
     )
+    on_change: bool = Field(
+        False,
+        description="Retrain when features, target, task or train changed since the last retraining "
+        "(of Python features, their file).",
+    )
+    combine: Literal["any", "all"] = Field(
+        "any", description="Whether one of the conditions that are on must hold, or every one."
+    )
+    at_least: int | None = Field(
+        None, ge=2, description="Instead of `combine`: how many conditions must hold at once."
+    )
+    cooldown: Duration | None = Field(
+        None, description="Least time between two retrainings that conditions start (data time)."
+    )
+    min_new_partitions: int = Field(
+        1, ge=1, description="Fewest partitions between two retrainings that conditions start."
+    )
+    backoff: Backoff | None = Field(
+        None, description="How long conditions wait after rejected candidates."
+    )
+    budget: RetrainBudget | None = Field(
+        None, description="What may be used up in 7 days, by the schedule too."
+    )
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions that are on, in the order in which they are reported."""
+        on = {
+            "drift": self.on_drift,
+            "performance": self.on_performance is not None,
+            "cost": self.cost is not None,
+            "age": self.max_age is not None,
+            "new_data": self.on_new_partitions is not None,
+            "change": self.on_change,
+        }
+        return tuple(name for name, is_on in on.items() if is_on)
+
+    @property
+    def conditions_needed(self) -> int:
+        """How many of them must hold."""
+        if self.at_least is not None:
+            return self.at_least
+        return max(len(self.conditions), 1) if self.combine == "all" else 1
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Retrain":
+        if self.at_least is not None and self.combine == "all":
+            raise ValueError("give combine: all or at_least, not both")
+        if self.at_least is not None and self.at_least > len(self.conditions):
+            raise ValueError(
+                f"at_least asks for {self.at_least} conditions, but {len(self.conditions)} are on "
+                f"({', '.join(self.conditions) or 'none'})"
+            )
+        if self.on_new_partitions is not None and self.on_new_partitions < self.min_new_partitions:
+            raise ValueError(
+                f"on_new_partitions {self.on_new_partitions} is below min_new_partitions "
+                f"{self.min_new_partitions}, which would hold it back"
+            )
+        needs = self.min_drift_score > 0 or self.needs_prediction_drift
+        if needs and not self.on_drift:
+            raise ValueError(
+                "min_drift_score and needs_prediction_drift say more of on_drift: true"
+            )
+        return self
 
     @field_validator("timezone")
     @classmethod
@@ -484,6 +698,37 @@ class Budgets(_Frozen):
     )
 
 
+class Guard(_Frozen):
+    """Comparing a promoted model with the one it replaced, on rows that came after its holdout."""
+
+    partitions: int = Field(
+        7,
+        ge=4,
+        le=1000,
+        description="Partitions after the holdout on which the two are compared, as labels arrive.",
+    )
+    max_loss: float = Field(
+        0.0,
+        ge=0,
+        description=(
+            "Loss against the replaced model, in the metric's unit, beyond which the promoted one "
+            "counts as worse."
+        ),
+    )
+    confidence: float | None = Field(
+        None,
+        gt=0.5,
+        lt=1,
+        description=(
+            "One-sided confidence with which that must be shown, over all looks of the guard period "
+            "together; by default gate.confidence."
+        ),
+    )
+    auto_rollback: bool = Field(
+        False, description="Whether a worse model is rolled back at once; an alert goes out anyway."
+    )
+
+
 class Gate(_Frozen):
     """What a candidate must show before it becomes champion."""
 
@@ -536,6 +781,9 @@ class Gate(_Frozen):
             "groups with another first row); regression: mean absolute change over the standard "
             "deviation of the champion's predictions."
         ),
+    )
+    guard: Guard | None = Field(
+        None, description="Watching a promoted model for a while after its promotion."
     )
     approval: Literal["auto", "manual"] = Field(
         "auto",
@@ -681,6 +929,8 @@ class ModelSpec(_Frozen):
         ]
         if train.label_delay:
             problems.append("train.label_delay: only with partitions")
+        if self.gate.guard is not None:
+            problems.append("gate.guard: only with partitions (it compares on those that follow)")
         if train.holdout >= 1:
             problems.append(
                 f"train.holdout: with partitions: none it is a share below 1, got {train.holdout:g}"
@@ -695,6 +945,13 @@ class ModelSpec(_Frozen):
                 "source.available: with partitions: none nothing says when there is new data to "
                 "read; give available, or add retrain.schedule"
             )
+        problems += [
+            f"retrain.{field}: only with partitions"
+            for field in ("on_performance", "cost", "on_new_partitions")
+            if getattr(self.retrain, field) is not None
+        ]
+        if self.retrain.min_new_partitions > 1:
+            problems.append("retrain.min_new_partitions: only with partitions")
         if self.retrain.max_age is not None and self.retrain.schedule is None:
             problems.append(
                 "retrain.max_age: with partitions: none, age is measured when data is read; "

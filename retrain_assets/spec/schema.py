@@ -173,7 +173,11 @@ retrain:
   schedule: "0 6 * * 1"               # Mondays at six
   on_drift: true
   # max_age: 30d
+  # on_new_partitions: 14             # or so many new partitions
+  # on_change: true                   # or features, target, task or train changed
+  # combine: all                      # all of these at once; by default any
   cooldown: 3d
+  # budget: {runs_per_week: 3}
 
 gate:
   metric: roc_auc

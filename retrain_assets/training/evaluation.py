@@ -6,7 +6,7 @@ Does not: metrics (`metrics`), verdicts (the gate).
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,15 @@ from retrain_assets.training.encoding import Label, encode_target, has_target
 from retrain_assets.training.metrics import Metric
 from retrain_assets.training.model import TabularModel
 
-__all__ = ["CANDIDATE", "CHAMPION", "Evaluation", "evaluate_on_holdout"]
+__all__ = [
+    "CANDIDATE",
+    "CHAMPION",
+    "Evaluation",
+    "check_same_classes",
+    "evaluate_on_holdout",
+    "score_array",
+    "score_labelled",
+]
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -130,7 +138,7 @@ class Evaluation:
             task=document["task"],
             y_true=table.column("y_true").to_numpy(),
             scores={
-                name.removeprefix(_SCORE): _score_array(table.column(name))
+                name.removeprefix(_SCORE): score_array(table.column(name))
                 for name in table.column_names
                 if name.startswith(_SCORE)
             },
@@ -146,7 +154,8 @@ class Evaluation:
         )
 
 
-def _score_array(column: pa.ChunkedArray) -> NDArray[np.float64]:
+def score_array(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Scores of shape (n,) or (n, k) from a column of numbers or of lists of k numbers."""
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy())
     flat = np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
@@ -189,16 +198,50 @@ def evaluate_on_holdout(
             part of the holdout; or it predicts something else than the candidate.
     """
     rows, partitions = _labelled(holdout, candidate.target, row_partitions)
-    scorers = {CANDIDATE: candidate}
-    if champion is not None:
-        _check_comparable(candidate, champion)
-        _check_unseen(partitions, champion_train_keys)
-        scorers[CHAMPION] = champion
-    scores = {name: _score(name, model, rows) for name, model in scorers.items()}
-    scores |= baseline_predictions(
+    _check_unseen(partitions, champion_train_keys)
+    found = score_labelled(
+        candidate, champion, rows, group=group, row_partitions=partitions, keep=keep
+    )
+    if found is None:
+        raise TrainingError(
+            f"holdout: none of its {holdout.num_rows} rows has a value of target "
+            f"'{candidate.target}'; raise train.label_delay if labels arrive later"
+        )
+    baselines = baseline_predictions(
         train, rows, target=candidate.target, task=candidate.task, entity=entity, last=last,
         classes=candidate.classes,
     )  # fmt: skip
+    return replace(found, scores={**found.scores, **baselines})
+
+
+def score_labelled(
+    candidate: TabularModel,
+    champion: TabularModel | None,
+    table: pa.Table,
+    *,
+    group: str | None = None,
+    row_partitions: ArrayLike | None = None,
+    keep: Sequence[str] = (),
+) -> Evaluation | None:
+    """Let one or two models score the rows whose label is there; None where no row has one.
+
+    Args:
+        candidate: its target, task and classes are the evaluation's.
+        champion: a second model that predicts the same, or None.
+        table: feature rows.
+        group, row_partitions, keep: as in `evaluate_on_holdout`.
+
+    Raises:
+        TrainingError: a column to keep is missing, or the models predict different things.
+    """
+    rows, partitions = _labelled(table, candidate.target, row_partitions)
+    if not rows.num_rows:
+        return None
+    scorers = {CANDIDATE: candidate}
+    if champion is not None:
+        _check_comparable(candidate, champion)
+        scorers[CHAMPION] = champion
+    scores = {name: _score(name, model, rows) for name, model in scorers.items()}
     return Evaluation(
         task=candidate.task,
         y_true=encode_target(
@@ -229,13 +272,7 @@ def _labelled(
             f"rows, got shape {partitions.shape}"
         )
     labelled = has_target(holdout, target)
-    rows = holdout.filter(labelled)
-    if not rows.num_rows:
-        raise TrainingError(
-            f"holdout: none of its {holdout.num_rows} rows has a value of target '{target}'; "
-            "raise train.label_delay if labels arrive later"
-        )
-    return rows, partitions[labelled.to_numpy()]
+    return holdout.filter(labelled), partitions[labelled.to_numpy()]
 
 
 def _score(name: str, model: TabularModel, rows: pa.Table) -> NDArray[np.float64]:
@@ -280,10 +317,21 @@ def _check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
             f"'{champion.target}' ({champion.task}), the candidate '{candidate.target}' "
             f"({candidate.task}); give the changed model a new name"
         )
-    if champion.classes != candidate.classes:
+    check_same_classes(candidate.classes, champion.classes)
+
+
+def check_same_classes(
+    candidate: tuple[Label, ...] | None, champion: tuple[Label, ...] | None
+) -> None:
+    """Two models of one target know the same classes.
+
+    Raises:
+        TrainingError: they do not.
+    """
+    if champion != candidate:
         raise TrainingError(
             f"champion and candidate cannot be compared: the champion knows the classes "
-            f"{list(champion.classes or ())}, the candidate {list(candidate.classes or ())}; take a "
+            f"{list(champion or ())}, the candidate {list(candidate or ())}; take a "
             "train.window in which all classes occur, or give the model with the new classes a new "
             "name"
         )

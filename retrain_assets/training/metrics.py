@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from retrain_assets.errors import TrainingError
+from retrain_assets.roc import auc_influence
 
 __all__ = [
     "MAX_RELEVANCE",
@@ -591,24 +592,9 @@ def _roc_auc(truth: IntArray, scores: FloatArray, _: IntArray | None) -> _Kernel
 
 
 def _roc_auc_influence(truth: IntArray, scores: FloatArray, _: IntArray | None) -> FloatArray:
-    """Placements less their mean: share of the other class that a row is ranked rightly against.
-
-    O(n log n) by sorting instead of all pairs (Sun & Xu, "Fast implementation of DeLong's algorithm
-    for comparing the areas under correlated receiver operating characteristic curves", IEEE Signal
-    Processing Letters 2014).
-    """
-    positive, negative = truth == 1, truth == 0
-    found = np.full(len(truth), np.nan)
-    if not positive.any() or not negative.any():
-        return found
-    high, low = np.sort(scores[positive]), np.sort(scores[negative])
-    above = np.searchsorted(low, scores[positive], "left")
-    above = (above + np.searchsorted(low, scores[positive], "right")) / (2 * len(low))
-    below = np.searchsorted(high, scores[negative], "left")
-    below = 1 - (below + np.searchsorted(high, scores[negative], "right")) / (2 * len(high))
-    found[positive] = (above - above.mean()) * len(truth) / len(high)
-    found[negative] = (below - below.mean()) * len(truth) / len(low)
-    return found
+    if not 0 < np.count_nonzero(truth == 1) < len(truth):
+        return np.full(len(truth), np.nan)
+    return auc_influence(truth, scores)
 
 
 def _average_precision(truth: IntArray, scores: FloatArray, _: IntArray | None) -> _Kernel:

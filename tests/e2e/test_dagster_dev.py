@@ -153,7 +153,7 @@ def test_the_asset_graph_shows_the_five_assets_of_the_model(
     page.screenshot(path=screenshots / "graph.png")
 
 
-def test_a_drift_report_shows_its_verdict_and_its_picture(
+def test_a_drift_report_shows_its_verdict_its_distributions_and_its_history(
     settled: DevServer, instance: dg.DagsterInstance, page: Page, screenshots: Path
 ) -> None:
     storage_id = int(runs(instance, "drift")[0].dagster_run.tags["dagster/run_key"].split("|")[-1])
@@ -161,7 +161,7 @@ def test_a_drift_report_shows_its_verdict_and_its_picture(
         dg.AssetRecordsFilter(asset_key=asset_key(MODEL, "drift_report"), storage_ids=[storage_id]),
         limit=1,
     ).records
-    # Of the days of one run the last has the picture.
+    # Of the days of one run the last has the history.
     of_run = instance.get_records_for_run(
         alarmed.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION
     ).records
@@ -171,10 +171,19 @@ def test_a_drift_report_shows_its_verdict_and_its_picture(
     page.get_by_text("[Show Markdown]").first.click()
     expect(page.get_by_text(re.compile(r"of 8 features drifted"))).to_be_visible()
     expect(page.get_by_text(re.compile(rf"{last} \(.* rows\) against champion v1"))).to_be_visible()
-    picture = page.locator('img[src^="data:image/png;base64,"]')
-    expect(picture).to_be_visible()
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 300")
+    # Two colours of the legend and a distribution per feature.
+    pictures = page.locator('img[src^="data:image/svg+xml,"]')
+    expect(pictures).to_have_count(10)
+    drawn = "images => images.every(image => image.complete && image.naturalWidth > 10)"
+    assert pictures.evaluate_all(drawn)
     page.screenshot(path=screenshots / "drift_report.png")
+
+    page.get_by_role("button", name="Close").click()
+    page.get_by_text("[Show Markdown]").nth(1).click()
+    heat_map = page.get_by_alt_text(re.compile(r"drift of 8 features over 60 partitions"))
+    expect(heat_map).to_be_visible()
+    assert heat_map.evaluate("image => image.complete && image.naturalWidth > 700")
+    page.screenshot(path=screenshots / "drift_history.png")
 
 
 def test_the_gate_shows_every_criterion_with_its_numbers(

@@ -224,6 +224,19 @@ def test_documents_are_written_and_read_and_listed(store: TableStore) -> None:
         store.read_json("churn", "drift", "2024-01-02")
 
 
+def test_many_documents_are_read_at_once_without_those_that_are_missing(store: TableStore) -> None:
+    for day in ("2024-01-01", "2024-01-03"):
+        store.write_json("churn", "drift", day, {"day": day})
+    found = store.read_many_json("churn", "drift", ["2024-01-03", "2024-01-02", "2024-01-01"])
+    assert list(found.items()) == [
+        ("2024-01-03", {"day": "2024-01-03"}), ("2024-01-01", {"day": "2024-01-01"}),
+    ]  # fmt: skip
+    assert store.read_many_json("churn", "drift", []) == {}
+    store.write_bytes("documents/churn/drift/2024-01-02.json", b"{")
+    with pytest.raises(TableError, match=r"2024-01-02\.json: not readable as JSON"):
+        store.read_many_json("churn", "drift", ["2024-01-01", "2024-01-02"])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1: {2, 3}}])
 def test_what_is_not_json_is_refused(tmp_path: Path, value: Any) -> None:
     with pytest.raises(TableError, match="cannot be stored as JSON"):

@@ -177,3 +177,7 @@ def test_numbers_of_every_partition_of_a_range_are_in_its_own_metadata(world: Wo
     scores = [by_day[key]["drift_score"].value for key in days(6, 7)]
     assert all(np.isfinite(scores))
     assert min(scores) > by_day[day(4)]["drift_score"].value
+    # Without a champion there is nothing that could predict.
+    assert {key for key in by_day if "prediction_drift" in by_day[key]} == set(days(6, 7))
+    assert min(by_day[key]["prediction_drift"].value for key in days(6, 7)) > 1
+    assert all(np.isfinite(by_day[key]["label_drift"].value) for key in days(6, 7))

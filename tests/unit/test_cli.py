@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from retrain_assets import __version__
 from retrain_assets.cli import main
+from retrain_assets.promotion.intervals import MIN_CLUSTERS
 from retrain_assets.spec.loading import parse_spec
 from retrain_assets.spec.schema import json_schema, template
 
@@ -125,7 +126,21 @@ def test_check_json_without_problems_is_0(run, specs):
     (specs / "churn.yaml").write_text(GOOD)
     result = run("check", "--json")
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"valid": ["churn"], "problems": []}
+    assert json.loads(result.stdout) == {"valid": ["churn"], "problems": [], "warnings": []}
+
+
+def test_check_warns_of_a_holdout_of_too_few_partitions_and_is_0(run, specs):
+    (specs / "churn.yaml").write_text(GOOD.replace("holdout: 7", "holdout: 3"))
+    result = run("check")
+    assert result.exit_code == 0
+    assert "1 valid spec" in result.stdout
+    line = next(n for n, text in enumerate(GOOD.splitlines(), 1) if "  holdout: 7" in text)
+    expected = f"warning model_specs/churn.yaml line {line}  train.holdout: with 3 of them"
+    assert result.stdout.startswith(expected)
+    (warning,) = json.loads(run("check", "--json").stdout)["warnings"]
+    assert warning["path"] == "train.holdout"
+    (specs / "churn.yaml").write_text(GOOD.replace("holdout: 7", f"holdout: {MIN_CLUSTERS}"))
+    assert "warning" not in run("check").stdout
 
 
 # -------------------------------------------------------------------------------------------- new

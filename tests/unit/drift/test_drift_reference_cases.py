@@ -34,6 +34,7 @@ def test_a_report_holds_the_exact_statistics_of_the_case(case):
     assert (row.n_reference, row.n_current) == (exact["n_ref"], exact["n_cur"])
     assert found["null_rate_reference"] == pytest.approx(exact["null_ref"], abs=1e-9)
     assert found["null_rate_current"] == pytest.approx(exact["null_cur"], abs=1e-9)
+    assert found["js"] == pytest.approx(exact["js"], abs=1e-9)
     if case["kind"] == "num":
         assert found["ks"] == pytest.approx(exact["ks"], abs=1e-9)
         assert found["wasserstein"] == pytest.approx(exact["w1"], abs=1e-9, rel=1e-9)

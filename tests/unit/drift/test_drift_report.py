@@ -31,7 +31,7 @@ def test_a_report_is_read_back_unchanged():
     quiet = _feature("b", 0.0, False, p_value=None, p_adjusted=None, reasons=())
     report = _report(_feature(), quiet)
     assert DriftReport.from_json(report.to_json()) == report
-    assert json.loads(report.to_json())["version"] == 2
+    assert json.loads(report.to_json())["version"] == 3
 
 
 def test_a_report_of_version_1_is_read():
@@ -67,9 +67,12 @@ def test_numbers_that_json_lacks_survive():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "version must be 1 or 2, got 3; read it with the release that wrote it"),
-        ({"version": None}, "version must be 1 or 2, got None"),
-        ({"version": True}, "version must be 1 or 2, got True"),
+        (
+            {"version": 4},
+            "version must be 1, 2 or 3, got 4; read it with the release that wrote it",
+        ),
+        ({"version": None}, "version must be 1, 2 or 3, got None"),
+        ({"version": True}, "version must be 1, 2 or 3, got True"),
         ({"verdict": "fine"}, "verdict: Input should be 'stable', 'drifted' or 'undecided'"),
         ({"n_reference": "1000"}, "n_reference: Input should be a valid integer"),
         ({"score": "0.5"}, "score: Input should be a valid number"),

@@ -18,8 +18,10 @@ def _decide(policy=None, *, in_flight=False, last=None, now=NOW, **evidence):
     )
 
 
-def test_a_quiet_model_waits():
-    assert _decide() == Decision("wait", None, ("no trigger fired",))
+def test_a_quiet_model_waits_and_says_what_each_condition_lacks():
+    assert _decide(drift_alarm=False, drift_score=0.1) == Decision(
+        "wait", None, ("no trigger fired", "no drift alarm (score 0.10)")
+    )
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_a_quiet_model_waits():
     ],
 )  # fmt: skip
 def test_each_trigger_retrains_and_says_why(policy, evidence, trigger, reason):
-    assert _decide(policy, **evidence) == Decision("retrain", trigger, (reason,))
+    assert _decide(policy, **evidence) == Decision("retrain", trigger, (reason,), (trigger,))
 
 
 def test_of_several_triggers_the_first_in_the_documented_order_is_named():
@@ -51,7 +53,9 @@ def test_of_several_triggers_the_first_in_the_documented_order_is_named():
 def test_an_alarm_with_on_drift_off_waits_and_says_that_it_is_off():
     decision = _decide({"on_drift": False}, drift_alarm=True)
     assert decision == Decision(
-        "wait", None, ("the drift alarm is raised, but retrain.on_drift is off",)
+        "wait",
+        None,
+        ("no trigger fired", "the drift alarm is raised, but retrain.on_drift is off"),
     )
 
 
@@ -97,7 +101,11 @@ def test_a_retraining_in_flight_holds_everything_but_a_person_and_nothing(eviden
 
 def test_a_hold_says_what_it_waits_for():
     assert _decide(in_flight=True, drift_alarm=True) == Decision(
-        "hold", "drift", ("the drift alarm is raised", "but a retraining is in flight")
+        "hold",
+        "drift",
+        ("the drift alarm is raised", "but a retraining is in flight"),
+        ("drift",),
+        ("in_flight",),
     )
 
 
@@ -119,7 +127,8 @@ def test_the_cool_down_says_how_long_ago_and_how_long_it_lasts():
     decision = _decide({"cooldown": "1w"}, drift_alarm=True, last=NOW - timedelta(hours=36))
     assert decision.reasons == (
         "the drift alarm is raised",
-        "but the last retraining is 1.5 days of data ago, less than the cool-down of 7.0 days",
+        "but the last retraining is 1.5 days of data ago, less than the cool-down of 7.0 days, "
+        "which ends with data up to 2024-03-06 12:00",
     )
 
 

@@ -151,6 +151,7 @@ def test_too_few_rows_are_undecided_however_good_the_candidate() -> None:
         "size": True,
         "latency": True,
         "churn": True,
+        "infra_validation": True,
     }
     assert report.gain is not None
     assert report.gain_low is None

@@ -14,6 +14,7 @@ from retrain_assets.promotion.intervals import (
     bootstrap,
     delong,
     detectable,
+    jackknife,
     linear,
     mcnemar,
     method_of,
@@ -215,7 +216,7 @@ def test_too_small_samples_have_no_bound_and_say_why() -> None:
         assert found.high is None
         assert found.problem == "29 units are fewer than the 30 that a bound needs"
     found = linear(0.1, np.zeros(100), 0.05, codes=np.arange(100) % (MIN_CLUSTERS - 1))
-    assert found.problem == "9 clusters of rows are fewer than the 10 that a bound needs"
+    assert found.problem == "3 clusters of rows are fewer than the 4 that a bound needs"
     assert detectable(found, 0.05) is None
 
 
@@ -243,7 +244,7 @@ def test_every_metric_has_a_method() -> None:
 
 @pytest.mark.parametrize(
     ("partitions", "blocks"),
-    [(9, None), (10, 10), (14, 14), (23, 23), (24, 12), (60, 12), (168, 12), (365, 17)],
+    [(3, None), (4, 4), (10, 10), (14, 14), (23, 23), (24, 12), (60, 12), (168, 12), (365, 17)],
 )
 def test_blocks_are_consecutive_partitions(partitions: int, blocks: int | None) -> None:
     keys = np.repeat([f"{k:04d}" for k in range(partitions)], 3)
@@ -259,3 +260,47 @@ def test_blocks_are_consecutive_partitions(partitions: int, blocks: int | None) 
     assert all(len(set(part)) == 1 for part in in_order.reshape(-1, 3).tolist())
     sizes = np.bincount(codes)
     assert sizes.min() * 2 > sizes.max() or blocks == partitions
+
+
+def test_the_jackknife_of_a_mean_over_equal_clusters_is_the_t_interval() -> None:
+    rng = np.random.default_rng(3)
+    codes = np.repeat(np.arange(6), 20)
+    loss = rng.normal(0.2, 1, 120) + rng.normal(0, 0.5, 6)[codes]
+    plain = linear(loss.mean(), loss - loss.mean(), 0.05, codes=codes)
+    left_out = np.array([loss[codes != cluster].mean() for cluster in range(6)])
+    found = jackknife(loss.mean(), left_out, 0.05)
+    assert (found.low, found.high, found.se) == pytest.approx((plain.low, plain.high, plain.se))
+    assert (found.method, found.drawn, found.dof) == ("jackknife", 6, 5)
+
+
+def test_the_jackknife_says_why_it_has_no_bound() -> None:
+    found = jackknife(0.1, np.array([0.1, np.nan, 0.1, 0.2]), 0.05)
+    assert found.low is None
+    assert found.problem == "the gain has no value without one of the clusters"
+    assert "3 clusters of rows are fewer than the 4" in jackknife(0.1, np.ones(3), 0.05).problem
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "mae"])
+def test_a_few_uneven_days_promote_an_equal_model_as_rarely_as_asked(metric: str) -> None:
+    """Five days of 20 to 80 rows; each model is better on some days: the plain rule for rows fails."""
+    measure = get_metric(metric)
+    missed: dict[str, list[int]] = {"few days": [], "rows alone": []}
+    for trial in range(400):
+        rng = np.random.default_rng([trial, 11])
+        codes = np.repeat(np.arange(5), rng.integers(20, 80, 5))
+        y = rng.integers(0, 2, len(codes)) if metric != "mae" else rng.normal(size=len(codes))
+        signal = (2 * y - 1) if metric != "mae" else y
+        scores = [
+            signal + rng.normal(0, 1, len(codes)) + rng.normal(0, 1, 5)[codes] for _ in range(2)
+        ]
+        weights = (np.arange(5)[:, None] != codes).astype(float)
+        left_out = measure.gain(*(measure.resampled(y, s, weights) for s in scores))
+        gain = measure.gain(*(measure.evaluate(y, s) for s in scores))
+        found = jackknife(gain, left_out, 0.05)
+        alone = linear(gain, measure.gain(*(measure.influence(y, s) for s in scores)), 0.05)
+        for name, interval in (("few days", found), ("rows alone", alone)):
+            assert interval.low is not None
+            assert interval.high is not None
+            missed[name] += [interval.low > 0, interval.high < 0]
+    assert 0.025 < np.mean(missed["few days"]) < 0.08
+    assert np.mean(missed["rows alone"]) > 2 * np.mean(missed["few days"])

@@ -1,6 +1,6 @@
 """From stored evidence to the gate: what is stored is what is judged."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from retrain_assets.data.tables import TableStore
 from retrain_assets.promotion.candidate import Candidate, _measured, _store_evidence
 from retrain_assets.promotion.promote import judge
+from retrain_assets.promotion.validation import Validation
 from retrain_assets.spec.model import ModelSpec
 from retrain_assets.training.evaluation import Evaluation
 from retrain_assets.training.lightgbm_trainer import train_lightgbm
@@ -23,6 +24,7 @@ CANDIDATE = Candidate(
     champion_version="1", champion_saw_holdout=False, metric="roc_auc", scores={},
     trained_on="t", holdout="h", train_until="2024-01-31", rows_train=9, rows_holdout=N,
     evidence="evidence/churn/f.parquet", reused=False, notes=(), measured={"size_bytes": 5000.0},
+    validation=Validation("", 200, 2.5, 0.0, 0.01, 190e6),
 )  # fmt: skip
 
 
@@ -59,18 +61,20 @@ def stored(store: TableStore, candidate: Candidate, days: int) -> None:
         columns={"carrier": RNG.choice(["AA", "UA"], N)},
     )
     _store_evidence(store, candidate.evidence, evaluation)
-    document = {**vars(candidate), "notes": list(candidate.notes)}
-    store.write_json("churn", "candidate_model", candidate.partition, document)
+    store.write_json("churn", "candidate_model", candidate.partition, asdict(candidate))
 
 
-@pytest.mark.parametrize(("days", "drawn"), [(14, 14), (9, N)])
-def test_days_are_clusters_where_there_are_at_least_ten(
-    store: TableStore, days: int, drawn: int
+@pytest.mark.parametrize(
+    ("days", "drawn", "method"),
+    [(14, 14, "cluster-robust t"), (9, 9, "jackknife"), (4, 4, "jackknife"), (3, N, "delong")],
+)
+def test_days_are_clusters_where_there_are_at_least_four(
+    store: TableStore, days: int, drawn: int, method: str
 ) -> None:
     stored(store, CANDIDATE, days)
     _, report, _ = judge(spec_with(), CANDIDATE.partition, store=store)
     assert report.criterion("enough_rows").numbers["drawn"] == drawn
-    assert report.method == ("cluster-robust t" if drawn == days else "delong")
+    assert report.method == method
     assert report.decision == "promote"
 
 
@@ -89,11 +93,22 @@ def test_slices_budgets_and_reuse_reach_the_gate(store: TableStore) -> None:
 def test_a_candidate_of_an_earlier_release_has_no_measurements(store: TableStore) -> None:
     stored(store, CANDIDATE, 14)
     document = store.read_json("churn", "candidate_model", CANDIDATE.partition)
-    del document["measured"]
+    del document["measured"], document["validation"]
     store.write_json("churn", "candidate_model", CANDIDATE.partition, document)
-    candidate, report, _ = judge(spec_with(), CANDIDATE.partition, store=store)
-    assert candidate == replace(CANDIDATE, measured={}, scores={})
-    assert report.decision == "promote"
+    candidate, report, sentence = judge(spec_with(), CANDIDATE.partition, store=store)
+    assert candidate == replace(CANDIDATE, measured={}, validation=None)
+    assert report.decision == "undecided"
+    assert sentence.endswith("not loaded in a fresh process; materialize candidate_model again")
+
+
+def test_a_model_that_does_not_load_in_a_fresh_process_is_rejected(store: TableStore) -> None:
+    broken = Validation("does not load and predict: TrainingError: damaged", 200, 1.0)
+    stored(store, replace(CANDIDATE, validation=broken), 14)
+    _, report, sentence = judge(spec_with(), CANDIDATE.partition, store=store)
+    assert report.decision == "reject"
+    assert sentence.endswith(
+        "is not promoted: the registered model does not load and predict: TrainingError: damaged"
+    )
 
 
 def test_size_is_always_measured_and_latency_where_it_is_asked_for() -> None:
