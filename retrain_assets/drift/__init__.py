@@ -16,11 +16,12 @@ Modules: `report` (the stored result; knows nothing of how it was computed); `st
 (pure formulas with their sources); `columns` (files and tables read column by column); `grid`,
 `kernels`, `findings`, `ranks`, `exact` (two columns, exactly); `categories`, `profile`, `intervals`
 (stored summaries); `measure` (what moved in a column); `verdict` (the decision, the alarm);
-`calibration` (thresholds from the reference's own partitions); `history` (reports over time);
-`pictures`, `render` and `page` (SVG, Markdown, HTML); `stored` and `reference` (profiles at rest, what
-a champion was trained on); `watch` (which partitions); `command`. Nothing here knows Dagster or
-MLflow. What is exported here is imported when it is first used, because the command line pays for
-every import.
+`calibration` (thresholds from the reference's own partitions); `multivariate` and `correlation` (all
+columns together); `outcomes` (scores and labels); `sections` (both, for a partition); `history`
+(reports over time); `pictures`, `render` and `page` (SVG, Markdown, HTML); `stored` and `reference`
+(profiles at rest, what a champion was trained on); `watch` (which partitions); `command`. Nothing
+here knows Dagster or MLflow. What is exported here is imported when it is first used, because the
+command line pays for every import.
 """
 
 from importlib import import_module

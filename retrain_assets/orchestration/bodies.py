@@ -45,6 +45,7 @@ __all__ = [
     "drift_report",
     "features",
     "guard_report",
+    "policy_replay",
     "promoted_model",
     "raw_data",
 ]
@@ -475,3 +476,21 @@ def _step_seconds(context: dg.AssetExecutionContext) -> float:
             if step.start_time is not None
         )
     )
+
+
+def policy_replay(spec: ModelSpec) -> Callable[..., Any]:
+    """Replay retraining policies on the stored partitions; nothing live changes."""
+
+    def policy_replay(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        from retrain_assets.replay.run import replay
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = replay(
+                spec,
+                store=platform.store,
+                folder=platform.settings.home / "replay" / spec.name,
+            )
+        return dg.MaterializeResult(metadata=metadata.replay_metadata(found.result))
+
+    return policy_replay

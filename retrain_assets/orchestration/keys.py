@@ -10,6 +10,7 @@ __all__ = [
     "EVIDENCE",
     "GATE_CHECKS",
     "GUARD",
+    "REPLAY",
     "STAGES",
     "Tag",
     "asset_key",
@@ -28,6 +29,9 @@ GUARD = "guard_report"
 
 EVIDENCE = "evidence"
 """Metadata of `drift_report` that decisions rest on, as JSON; beside it are the numbers that plot."""
+
+REPLAY = "policy_replay"
+"""An asset beside the graph, of models with partitions; materialized by people only."""
 
 GATE_CHECKS: dict[str, str | None] = {
     "finite_scores": None,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.gate import GateReport
     from retrain_assets.promotion.guard import Guarded
     from retrain_assets.promotion.reviews import Review
+    from retrain_assets.replay.result import Result
     from retrain_assets.spec.model import ModelSpec
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "performance_metadata",
     "picture",
     "reason_metadata",
+    "replay_metadata",
     "rounded",
     "table_metadata",
 ]
@@ -243,6 +245,24 @@ def guard_metadata(found: "Guarded") -> dict[str, Any]:
         **({"waiting": found.waiting} if found.waiting else {}),
         **({"rolled_back_to": found.rollback.version} if found.rollback else {}),
         "guard": dg.MetadataValue.md("\n".join([found.sentence, "", *lines])),
+    }
+
+
+def replay_metadata(result: "Result") -> dict[str, Any]:
+    """Metadata of a replay: the table with the lines to paste, and the frontier."""
+    from retrain_assets.replay.render import frontier_picture, markdown
+
+    combined = result.policy("combined")
+    return {
+        "metric": result.metric,
+        "served": f"{result.first} to {result.last}",
+        "partitions": result.partitions,
+        "models_trained": result.trainings,
+        **rounded({"combined": combined.value, "combined_gain_over_never": combined.gain}),
+        **({"recommended": result.recommendation.policy} if result.recommendation else {}),
+        "policies": dg.MetadataValue.md(
+            f"{markdown(result)}\n\n{picture(frontier_picture(result))}"
+        ),
     }
 
 

@@ -445,7 +445,7 @@ class Drift(_Frozen):
     multivariate: Multivariate | None = Field(
         None,
         description=(
-            "All features together; by default not computed, since it costs some seconds of CPU per "
+            "All features together; by default not computed, since it costs about a second of CPU per "
             "report."
         ),
     )

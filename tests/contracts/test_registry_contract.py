@@ -179,6 +179,9 @@ def test_the_run_holds_parameters_metrics_files_dataset_and_parent(
     assert [f.path for f in client.list_artifacts(version.run_id, "pictures")] == [
         "pictures/importance.png"
     ]
+    assert [f.path for f in client.list_artifacts(version.run_id, "drift")] == [
+        "drift/training.profile"
+    ]
     inputs: list[DatasetInput] = run.inputs.dataset_inputs
     assert [(i.dataset.name, i.dataset.digest) for i in inputs] == [
         ("churn", ("0123456789abcdef" * 4)[:36])

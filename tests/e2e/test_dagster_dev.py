@@ -59,7 +59,8 @@ def test_the_server_comes_up_with_every_sensor_and_schedule_on(server: DevServer
     repository = server.wait_until_ready()
     sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
     assert sensors == dict.fromkeys(
-        ("arrivals", "drift_sensor", "failure_alerts", "freshness_sensor"), "RUNNING"
+        ("arrivals", "champion_sensor", "drift_sensor", "failure_alerts", "freshness_sensor"),
+        "RUNNING",
     )
     (schedule,) = repository["schedules"]
     assert schedule["scheduleState"]["status"] == "RUNNING"

@@ -52,7 +52,10 @@ class Trained:
             "signature_frame": self.frame,
             "predictions": self.predictions,
             "pictures": {"pictures/importance.png": b"\x89PNG"},
-            "documents": {"evaluation.json": '{"roc_auc": 0.875}'},
+            "documents": {
+                "evaluation.json": '{"roc_auc": 0.875}',
+                "drift/training.profile": b"RDP1",
+            },
             "dataset": {
                 "name": "churn",
                 "digest": "0123456789abcdef" * 4,

@@ -1,5 +1,6 @@
 """What a run leaves behind: tables, checks, versions, promotions; and what it does not."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from orchestration.harness import World, day, days, succeeded
 
+from retrain_assets.drift.reference import SCORE, load_sample
 from retrain_assets.orchestration.keys import GATE_CHECKS, asset_key
 from retrain_assets.orchestration.local import Executed
 from retrain_assets.promotion.candidate import Candidate, load_evidence
@@ -144,11 +146,23 @@ def test_the_registered_model_predicts_exactly_what_it_was_judged_on(world: Worl
     mlflow.set_tracking_uri(world.settings.mlflow_uri)
     try:
         model = mlflow.pyfunc.load_model("models:/churn@champion", suppress_warnings=True)
+        champion = mlflow.MlflowClient().get_model_version_by_alias("churn", "champion")
+        profile = mlflow.artifacts.download_artifacts(
+            run_id=champion.run_id, artifact_path="drift/training.profile"
+        )
     finally:
         mlflow.set_tracking_uri(None)
     predicted = np.asarray(model.predict(holdout.drop(columns="y")))
     np.testing.assert_array_equal(predicted, evidence.scores["candidate"])
     np.testing.assert_array_equal(holdout["y"].to_numpy(), evidence.y_true)
+    # What drift is measured against is of the same model, in the store and with the version.
+    store = world.platform.store
+    sample = load_sample(store, "churn", candidate.fingerprint)
+    scores = sample[SCORE].to_numpy()
+    features = sample.drop_columns(["y", SCORE]).to_pandas()
+    np.testing.assert_array_equal(np.asarray(model.predict(features)), scores)
+    stored = store.read_profiles("churn", "reference", [candidate.fingerprint])
+    assert [Path(profile).read_bytes()] == stored
 
 
 # -- the gate -------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def change(world: World, tags: dict[str, str] | None = None, **config: Any) -> E
     result = job.execute_in_process(
         instance=world.instance,
         run_config={
-            "ops": {"change_champion": {"config": {"model": "churn", **config}}},
+            "ops": {"change": {"config": {"model": "churn", **config}}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
         tags=tags,
