@@ -115,8 +115,16 @@ def answer(
         found = _ask_fully(instance, state, platform, found, looked_at, asked)
     entry = _entry(state, found, asked_by=by)
     if found.decision.action != "retrain":
-        return Answer(name, found.decision, None, entry, found.decision.action == "hold")
+        done = found.decision.action == "wait" and not asked and _is_answered(state, found)
+        row = None if done else entry
+        return Answer(name, found.decision, None, row, found.decision.action == "hold")
     return _requested(instance, state, found, entry, run_key)
+
+
+def _is_answered(state: ModelState, found: _Considered) -> bool:
+    """Whether a candidate of this very data was judged: why it waits now is worth no row."""
+    last = found.history.last_retraining
+    return last is not None and state.now(found.partition) <= last
 
 
 def _ask(

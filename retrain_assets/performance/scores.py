@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_ROWS", "ChampionScores", "PartitionScores", "score_partition"]
 
+_HELD = 64
+
 FloatArray = NDArray[np.float64]
 
 MAX_ROWS = 20_000
@@ -101,7 +103,9 @@ def score_partition(
     groups = group if model.task == "ranking" and group in rows.column_names else None
     sample = _sample(rows, groups)
     names = [name for name in model.encoding.names if name in sample.column_names]
-    scores = model.predict(sample.select(names).to_pandas())
+    scores = np.empty(0)
+    if sample.num_rows:  # LightGBM takes no empty frame
+        scores = model.predict(sample.select(names).to_pandas())
     truth, problem = np.full(sample.num_rows, np.nan), ""
     if model.target in sample.column_names:
         known = has_target(sample, model.target)
@@ -166,7 +170,7 @@ class ChampionScores:
         return self._store.read(self._spec.name, "features", [partition])
 
     def of(self, partition: str | None) -> PartitionScores:
-        """Scores of one partition.
+        """Scores of one partition; those of the last `_HELD` stay in memory.
 
         Raises:
             TrainingError: the champion cannot score it.
@@ -183,6 +187,9 @@ class ChampionScores:
                 found = score_partition(self._model, rows, group=self._spec.train.group)
                 self._store.write(name, self._table, partition, found.to_table())
                 self._known[partition] = found
+                self._renewed.discard(partition)
+            while len(self._known) > _HELD:
+                self._known.pop(next(iter(self._known)))
         return self._known[partition]
 
     def forget(self, partition: str) -> None:
@@ -203,7 +210,7 @@ class ChampionScores:
 
         Shape (n,) or (n, k).
         """
-        found = [self.of(partition) for partition in partitions]
+        found = [one for one in map(self.of, partitions) if one.rows]
         total = sum(one.rows for one in found)
         return np.concatenate(
             [one.y_score[_stretch(len(one.y_score), one.rows, total)] for one in found]
