@@ -66,6 +66,7 @@ def main() -> None:
       retrain new churn                 write a commented spec to model_specs/churn.yaml
       retrain check                     check every spec; 1 if one is broken
       retrain status                    what every model is doing
+      retrain why churn                 why it was retrained, or was not
       retrain history churn             who promoted what, when and why
       retrain rollback churn --reason "…"   back to the champion before
       retrain promote                   what awaits approval, with its comparison
@@ -106,7 +107,6 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
       retrain check --json | jq .problems
     """
     from retrain_assets.errors import SpecError
-    from retrain_assets.policy import unmeasured
     from retrain_assets.spec.loading import advice, load_specs
 
     try:
@@ -128,10 +128,6 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
         if found.broken:
             text += f", {len(found.broken)} broken"
         click.echo(click.style(text, fg="red" if problems else "green"))
-        for name, loaded in sorted(found.models.items()):
-            if fields := unmeasured(loaded.spec.retrain):
-                text = f"{name}: {', '.join(fields)}: only replay measures this so far"
-                click.echo(click.style(text, fg="yellow"))
         if not found.models and not found.broken:
             click.echo("no spec file found; `retrain new NAME` writes one")
     sys.exit(1 if problems else 0)
@@ -235,6 +231,43 @@ def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
     else:
         _print_status(rows)
     sys.exit(1 if any(row.state == "broken" for row in rows) else 0)
+
+
+@main.command()
+@click.argument("model")
+@click.option(
+    "--last", metavar="N", default=5, show_default=True, type=click.IntRange(1, 1000),
+    help="How many decisions.",
+)  # fmt: skip
+@_SPECS
+@_JSON
+def why(model: str, last: int, specs: Path, as_json: bool) -> None:
+    """Say why MODEL was retrained or not: the last decisions, newest first, and what came of them.
+
+    Each decision says what fired, with its numbers, and what held it back and until when.
+
+    \b
+    Examples:
+      retrain why flight_delay
+      retrain why flight_delay --last 20
+      retrain why flight_delay --json | jq '.decisions[0].reasons'
+    """
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.orchestration.why import explain
+
+    try:
+        found = explain(_platform(), model, last)
+        if not found:
+            _check_model(model, specs)
+    except RetrainError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json({"model": model, "decisions": [one.to_dict() for one in found]})
+        return
+    for one in found:
+        click.echo("\n".join(one.lines()))
+    if not found:
+        click.echo(f"{model}: nothing was decided yet")
 
 
 @main.command()

@@ -76,7 +76,7 @@ def watch(
         store: holds feature tables, profiles, reports and what champions were trained on.
         champion: which training the champion comes from, None without a champion.
         existing: keys of all stored feature partitions.
-        predict: the champion's scores of a table, for prediction drift; see `sections`.
+        predict: the champion's scores of partitions, for prediction drift; see `sections`.
 
     Raises:
         TableError: a partition, or all that is known of the champion's training, is missing.
