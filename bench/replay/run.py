@@ -64,7 +64,7 @@ def verdict(stream: streams.Stream, found: Replay) -> str:
     else:
         lines.append(f"every_1 gains nothing over never ({always.gain:+.4f})")
     walk = found.walks["combined"][0]
-    later = [one.partition for one in walk.retrainings if one.trigger != "first"]
+    later = [one.partition for one in walk.later]
     if stream.name == "stationary":
         lines.append(f"{100 * len(later) / result.partitions:.1f} retrainings per 100 partitions")
     if stream.name == "corrupted":
@@ -75,7 +75,7 @@ def verdict(stream: streams.Stream, found: Replay) -> str:
         lines.append(f"retrained within 3 days of the broken day: {', '.join(near) or 'no'}")
     if stream.name in ("abrupt", "concept"):
         change = stream.spec.scheme.keys()[streams.CHANGE] if stream.spec.scheme else ""
-        after = [one for one in walk.retrainings if one.partition >= change]
+        after = [one for one in walk.later if one.partition >= change]
         promoted = next((one.partition for one in after if one.outcome == "promoted"), "never")
         first = after[0] if after else None
         lines.append(
@@ -134,7 +134,7 @@ def main() -> None:
                 f"{result.trainings} distinct trainings.",
                 "",
             ]
-            print("\n".join(lines[-8:]) if False else verdict(stream, done), flush=True)
+            print(verdict(stream, done), flush=True)
             if arguments.pictures and stream.real:
                 arguments.pictures.mkdir(parents=True, exist_ok=True)
                 (arguments.pictures / f"replay_{stream.name}.png").write_bytes(

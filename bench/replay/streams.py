@@ -17,14 +17,17 @@ from retrain_assets.spec.model import ModelSpec
 PARTITIONS, ROWS, CHANGE = 240, 300, 120
 START = date(2024, 1, 1)
 
-# The policy "combined" of every stream but flights, whose spec has its own. Nothing in it is fitted to
-# a stream: alarms and performance must hold in two of three partitions, so that one broken day is not
-# enough; three days between two retrainings, more after rejections.
+# The policy "combined" of every stream but flights, whose spec has its own; the same for all of them.
+# Alarms and performance must hold in two of three partitions, so that one broken day is not enough.
+# Partitions of 48 rows cannot show a loss of 2% one by one, so that small losses are added up (cost);
+# half a partition's metric buys a retraining, more than one broken day loses. Three days between two
+# retrainings, up to a week after rejections.
 POLICY = {
     "on_drift": True,
     "on_performance": {"max_drop": 0.02, "of_last": 3, "at_least": 2},
+    "cost": {"retraining": 0.5, "per_unit_loss": 1.0},
     "min_new_partitions": 3,
-    "backoff": {"first": "3d", "at_most": "28d"},
+    "backoff": {"first": "3d", "at_most": "7d"},
 }
 
 

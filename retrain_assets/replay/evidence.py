@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retrain_assets.drift.reference import (
     ChampionReference,
     Reference,
@@ -21,11 +24,11 @@ from retrain_assets.drift.reference import (
 from retrain_assets.drift.sections import SectionsOf
 from retrain_assets.drift.stored import load_profiles, merge_profiles
 from retrain_assets.drift.watch import compare_window, window_keys
-from retrain_assets.performance.confidence import ConfidenceEstimator
-from retrain_assets.performance.losses import LossEstimator, why_not
+from retrain_assets.performance.level import Level, fit_level, performance_on
 from retrain_assets.performance.measured import Performance
-from retrain_assets.performance.realised import realised, undecided
-from retrain_assets.promotion.intervals import time_blocks
+from retrain_assets.performance.realised import undecided
+from retrain_assets.performance.served import SPAN
+from retrain_assets.training.encoding import has_target
 from retrain_assets.training.evaluation import CANDIDATE
 
 if TYPE_CHECKING:
@@ -52,9 +55,8 @@ class EvidenceOf:
     def __init__(self, history: "History", scores: "Scores", memo: "Memo") -> None:
         self._history, self._scores, self._memo = history, scores, memo
         self._references: dict[str, tuple[Reference, SectionsOf | None]] = {}
-        self._estimators: dict[str, ConfidenceEstimator | LossEstimator] = {}
+        self._levels: dict[str, Level] = {}
         self._currents: dict[str, TableProfile] = {}
-        self._expected: dict[str, Performance] = {}
         self._known: dict[tuple[str, str, str], Performance] = {}
 
     # -- drift ------------------------------------------------------------------------------------
@@ -126,13 +128,12 @@ class EvidenceOf:
         sample = sample_rows(rows)
         predict = None
         if spec.retrain.needs_prediction_drift:
-            model = self._scores.model(champion)
+            sample = with_scores(sample, self._predicted(champion, sample), self._classes(champion))
 
-            def predict(table: "pa.Table") -> Any:
-                known = [name for name in model.encoding.names if name in table.column_names]
-                return model.predict(table.select(known).to_pandas())
+            def predict(keys: Sequence[str | None]) -> NDArray[np.float64]:
+                tables = [self._scores.table(key) for key in keys if key is not None]
+                return np.concatenate([self._predicted(champion, table) for table in tables])
 
-            sample = with_scores(sample, predict(sample), model.classes)
         store_reference(
             spec, history.store, champion.fingerprint, rows=rows,
             partitions=champion.train_keys, sample=sample, importance=champion.importance,
@@ -151,27 +152,7 @@ class EvidenceOf:
 
     def expected(self, champion: "Trained") -> Performance:
         """The champion's performance on its own holdout."""
-        if champion.fingerprint not in self._expected:
-
-            def compute() -> dict[str, Any]:
-                holdout = champion.holdout()
-                return asdict(
-                    realised(
-                        self._scores.metric.name,
-                        holdout.y_true,
-                        holdout.scores[CANDIDATE],
-                        groups=holdout.groups,
-                        clusters=None
-                        if holdout.groups is not None
-                        else time_blocks(holdout.row_partitions),
-                    )
-                )
-
-            found = self._memo.get(
-                "expected", [champion.fingerprint, self._scores.metric.name], compute
-            )
-            self._expected[champion.fingerprint] = Performance(**found)
-        return self._expected[champion.fingerprint]
+        return self._level(champion).expected
 
     def performance(
         self, champion: "Trained", key: str, *, estimate: bool, last: int | None
@@ -190,6 +171,7 @@ class EvidenceOf:
         if last is not None:
             waiting = sum(labelled is None or one > labelled for one in after)
             after = after[-(last + waiting) :]
+        after = after[-SPAN:]
         return tuple(
             self._one(
                 champion, one, "realised" if labelled is not None and one <= labelled else "estimated",
@@ -217,53 +199,45 @@ class EvidenceOf:
     def _realised(self, champion: "Trained", key: str) -> Performance:
         found = self._scores.evaluation(champion, key)
         assert found is not None, "it has labels"
-        return realised(
+        return performance_on(
             self._scores.metric.name,
-            found.y_true,
-            found.scores[CANDIDATE],
-            partition=key,
+            self._level(champion),
+            key,
+            y_score=found.scores[CANDIDATE],
+            y_true=found.y_true,
             groups=found.groups,
         )
 
     def _estimated(self, champion: "Trained", key: str) -> Performance:
-        metric = self._scores.metric
-        problem = why_not(metric.name)
         table = self._scores.table(key)
-        if problem:
-            return undecided(metric, "estimated", key, None, table.num_rows, 0.95, problem)
-        estimator = self._estimator(champion)
-        names = [
-            name
-            for name in self._scores.model(champion).encoding.names
-            if name in table.column_names
-        ]
-        scores = self._scores.model(champion).predict(table.select(names).to_pandas())
-        if isinstance(estimator, LossEstimator):
-            return estimator.estimate(scores, table.select(names), partition=key)
-        return estimator.estimate(scores, partition=key)
+        return performance_on(
+            self._scores.metric.name,
+            self._level(champion),
+            key,
+            y_score=self._predicted(champion, table),
+            y_true=None,
+            features=self._columns(champion, table),
+        )
 
-    def _estimator(self, champion: "Trained") -> ConfidenceEstimator | LossEstimator:
-        if champion.fingerprint not in self._estimators:
-            holdout, metric = champion.holdout(), self._scores.metric
-            scores, days = holdout.scores[CANDIDATE], holdout.row_partitions
-            self._estimators[champion.fingerprint] = (
-                LossEstimator.fit(
-                    metric.name, holdout.y_true, scores, self._features(champion), partitions=days
-                )
-                if metric.is_regression
-                else ConfidenceEstimator.fit(metric.name, holdout.y_true, scores, days)
+    def _level(self, champion: "Trained") -> Level:
+        if champion.fingerprint not in self._levels:
+            spec, features = self._history.spec, None
+            if self._scores.metric.is_regression:
+                rows = self._history.store.read(spec.name, "features", champion.holdout_keys)
+                features = self._columns(champion, rows.filter(has_target(rows, spec.target)))
+            self._levels[champion.fingerprint] = fit_level(
+                spec.metric, champion.holdout(), features, seed=spec.train.seed
             )
-        return self._estimators[champion.fingerprint]
+        return self._levels[champion.fingerprint]
 
-    def _features(self, champion: "Trained") -> "pa.Table":
-        """The labelled holdout rows' features, in the order of its evidence."""
-        from retrain_assets.training.encoding import has_target
+    # -- a champion -------------------------------------------------------------------------------
 
-        spec = self._history.spec
-        rows = self._history.store.read(spec.name, "features", champion.holdout_keys)
-        names = [
-            name
-            for name in self._scores.model(champion).encoding.names
-            if name in rows.column_names
-        ]
-        return rows.filter(has_target(rows, spec.target)).select(names)
+    def _columns(self, champion: "Trained", rows: "pa.Table") -> "pa.Table":
+        names = self._scores.model(champion).encoding.names
+        return rows.select([name for name in names if name in rows.column_names])
+
+    def _predicted(self, champion: "Trained", rows: "pa.Table") -> NDArray[np.float64]:
+        return self._scores.model(champion).predict(self._columns(champion, rows).to_pandas())
+
+    def _classes(self, champion: "Trained") -> Sequence[Any] | None:
+        return self._scores.model(champion).classes

@@ -183,9 +183,7 @@ def summed(
     """
     values = np.mean([served_values(walk, keys, sign) for walk in walks], axis=0)
     gain = paired(values, never, weights, keys)
-    later = [
-        [one for one in walk.retrainings if one.trigger != "first"] for walk in walks
-    ]  # the first champion is every policy's
+    later = [walk.later for walk in walks]
     counts = [len(found) for found in later]
     known = np.isfinite(values)
     value = float(sign * np.average(values[known], weights=weights[known]))

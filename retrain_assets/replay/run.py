@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +99,16 @@ def replay(
     with Memo(folder / "memo.sqlite") as memo:
         stage = _Stage(history, Trainings(history, folder / "trainings", workers), memo, progress)
         walks = {policy.name: [stage.walk(policy)] for policy in chosen}
-        stage.train(chosen)
-        stage.run([walk for found in walks.values() for walk in found])
+        own = walks["combined"][0]
+        served = stage.until_champion(own)
+        stage.train(chosen, served)
+        stage.run([walk for found in walks.values() for walk in found], own, served)
         if policies is None or "random" in policies:
-            count = sum(one.trigger != "first" for one in walks["combined"][0].retrainings)
-            drawn = random_policies(stage.served_from(walks)[:-1], count, seed)
+            drawn = random_policies(served[:-1], len(own.later), seed)
             walks["random"] = [stage.walk(policy) for policy in drawn]
-            stage.train(drawn)
-            stage.run(walks["random"])
-        return Replay(_result(stage, walks), walks)
+            stage.train(drawn, served)
+            stage.run(walks["random"], own, served)
+        return Replay(_result(stage, walks, served), walks)
 
 
 @dataclass
@@ -118,6 +119,7 @@ class _Stage:
     trainings: Trainings
     memo: Memo
     progress: Stage
+    first: Trained = field(init=False)
 
     def __post_init__(self) -> None:
         self.scores = Scores(self.history, self.memo)
@@ -132,49 +134,53 @@ class _Stage:
     def walk(self, policy: Policy) -> Walk:
         return Walk(policy, self.history, self.trainings, self.scores, self.evidence)
 
-    def train(self, policies: Iterable[Policy]) -> None:
-        """Train ahead, on all cores, what is known to be asked for."""
-        wanted = {self.keys[0]}
-        for policy in policies:
-            every = policy.retrain.on_new_partitions if policy.name.startswith("every_") else None
-            wanted |= set(self.keys[::every]) if every else set(policy.asked_at)
-        self.trainings.prepare(sorted(wanted), lambda done, of: self.progress("training", done, of))
+    def until_champion(self, walk: Walk) -> list[str]:
+        """Walk the spec's own policy until it has a champion; returns the partitions after that.
 
-    def run(self, walks: Sequence[Walk]) -> None:
-        """All walks side by side, so that a partition is read and scored once for all of them."""
-        for done, key in enumerate(self.keys):
-            for walk in walks:
-                walk.step(key)
-            self.progress("walking", done + 1, len(self.keys))
-        self.memo.save()
-
-    def served_from(self, walks: dict[str, list[Walk]]) -> list[str]:
-        """The partitions that every policy served.
+        All policies begin with this champion: what comes before is no matter of when to retrain.
 
         Raises:
-            ReplayError: one of them never had a champion.
+            ReplayError: it never has one, or only with the last partition.
         """
-        starts = []
-        for name, found in walks.items():
-            for walk in found:
-                if not walk.served:
-                    spec = self.history.spec
-                    said = "; ".join(
-                        f"{one.partition} {one.outcome} {one.problem}".strip()
-                        for one in walk.retrainings[-3:]
-                    )
-                    raise ReplayError(
-                        f"{spec.name}: policy {name} never had a champion to serve with in "
-                        f"{self.keys[0]} to {self.keys[-1]} ({said or 'nothing was trained'}); "
-                        "replay more partitions, or loosen the gate"
-                    )
-                starts.append(walk.served[0].partition)
-        return [key for key in self.keys if key >= max(starts)]
+        self.trainings.prepare(self.keys[:1])
+        for place, key in enumerate(self.keys):
+            walk.step(key)
+            if walk.champion is not None:
+                self.first, after = walk.champion, list(self.keys[place + 1 :])
+                if after:
+                    return after
+        said = "; ".join(
+            f"{one.partition} {one.outcome} {one.problem}".strip() for one in walk.retrainings[-3:]
+        )
+        raise ReplayError(
+            f"{self.history.spec.name}: there is no champion to serve with in {self.keys[0]} to "
+            f"{self.keys[-1]} ({said or 'nothing was trained'}); replay more partitions, or loosen "
+            "the gate"
+        )
+
+    def train(self, policies: Iterable[Policy], served: Sequence[str]) -> None:
+        """Train ahead, on all cores, what is known to be asked for."""
+        wanted: set[str] = set()
+        for policy in policies:
+            every = policy.retrain.on_new_partitions if policy.name.startswith("every_") else None
+            wanted |= set(served[every - 1 :: every]) if every else set(policy.asked_at)
+        self.trainings.prepare(sorted(wanted), lambda done, of: self.progress("training", done, of))
+
+    def run(self, walks: Sequence[Walk], own: Walk, served: Sequence[str]) -> None:
+        """All walks side by side, so that a partition is read and scored once for all of them."""
+        (begin,) = [one for one in own.retrainings if one.fingerprint == self.first.fingerprint]
+        for walk in walks:
+            if walk is not own:
+                walk.begin_with(self.first, begin)
+        for done, key in enumerate(served):
+            for walk in walks:
+                walk.step(key)
+            self.progress("walking", done + 1, len(served))
+        self.memo.save()
 
 
-def _result(stage: _Stage, walks: dict[str, list[Walk]]) -> Result:
+def _result(stage: _Stage, walks: dict[str, list[Walk]], keys: Sequence[str]) -> Result:
     spec, history = stage.history.spec, stage.history
-    keys = stage.served_from(walks)
     sign = 1.0 if stage.scores.metric.direction == "maximize" else -1.0
     rows = {one.partition: one.rows for one in walks["never"][0].served}
     weights = np.array([float(rows[key]) for key in keys])
@@ -237,8 +243,7 @@ def _notes(history: History) -> tuple[str, ...]:
 
 def _pool(stage: _Stage, walks: dict[str, list[Walk]]) -> list[Trained]:
     """Models that hindsight may choose from, by partition; the first champion is the first."""
-    first = walks["never"][0].champion
-    assert first is not None
+    first = stage.first
     trained = {one.fingerprint: one for one in stage.trainings.known}
     even = [one for one in trained.values() if one.partition > first.partition]
     step = -(-len(even) // _EVEN_MODELS) if even else 1

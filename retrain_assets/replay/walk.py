@@ -93,6 +93,19 @@ class Walk:
     _last: str | None = None
     _rejections: int = 0
 
+    @property
+    def later(self) -> list[Retraining]:
+        """The retrainings after the one that gave the first champion."""
+        for place, one in enumerate(self.retrainings):
+            if one.outcome == "promoted":
+                return self.retrainings[place + 1 :]
+        return []
+
+    def begin_with(self, champion: "Trained", retraining: Retraining) -> None:
+        """Begin with a champion, at the partition that it was promoted for."""
+        self.champion, self._last = champion, champion.partition
+        self.retrainings = [retraining]
+
     def step(self, key: str) -> None:
         """A partition comes: serve it, then decide.
 

@@ -16,7 +16,12 @@ from retrain_assets.orchestration.keys import asset_key
 from retrain_assets.orchestration.local import Executed
 from retrain_assets.replay.run import Replay, replay
 
-RETRAIN = {"max_age": "3d", "min_new_partitions": 2}
+RETRAIN = {
+    "max_age": "2d",
+    "min_new_partitions": 2,
+    "on_performance": {"max_drop": 0.02},
+    "needs_prediction_drift": True,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Itera
     (folder / "home" / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
     with dg.DagsterInstance.ephemeral() as instance:
         world = World(folder, instance)
-        world.add(retrain=RETRAIN, gate={"on_reject": "keep"})
+        world.add(retrain=RETRAIN, gate={"on_reject": "keep"}, train={"label_delay": 1})
         world.say(drift_from=day(9))
         succeeded(world.ingest(*days(1, 3)))
         retrained: list[Executed] = []
