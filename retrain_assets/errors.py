@@ -9,6 +9,7 @@
     ├── TableError           a table at rest is missing or unreadable
     ├── DriftError           two tables cannot be compared
     ├── TrainingError        too little data, a bad target, a trainer that failed
+    ├── ReplayError          a history that cannot be replayed, or no such policy
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
@@ -32,6 +33,7 @@ __all__ = [
     "NotAwaiting",
     "Problem",
     "RegistryError",
+    "ReplayError",
     "RetrainError",
     "RolledBack",
     "SettingsError",
@@ -119,6 +121,10 @@ class DriftError(RetrainError):
 
 class TrainingError(RetrainError):
     """A model cannot be trained or evaluated."""
+
+
+class ReplayError(RetrainError):
+    """A model's history cannot be replayed, or there is no policy of that name."""
 
 
 class RegistryError(RetrainError):

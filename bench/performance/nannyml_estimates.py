@@ -19,7 +19,8 @@ warnings.simplefilter("ignore")
 
 def estimates(frame: pd.DataFrame, task: str) -> dict[str, float]:
     for name in frame.select_dtypes(exclude="number"):
-        frame[name] = frame[name].astype(object)  # it cannot encode Arrow strings
+        # As numbers, which it would make of them as well: it cannot encode Arrow strings.
+        frame[name] = frame[name].astype("category").cat.codes
     frame["at"] = pd.Timestamp("2020-01-01") + pd.to_timedelta(frame["__chunk"], unit="D")
     reference, analysis = frame[frame["__chunk"] < 100], frame[frame["__chunk"] >= 100]
     common = {"y_pred": "__pred", "y_true": "__y", "timestamp_column_name": "at",

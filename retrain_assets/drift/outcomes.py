@@ -12,7 +12,7 @@ cause three times would make `share_of_features` mean something else for a model
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TypeAlias
@@ -28,7 +28,8 @@ from retrain_assets.errors import DriftError
 
 __all__ = ["Predict", "label_drift", "prediction_drift", "score_columns", "unscorable"]
 
-Predict: TypeAlias = Callable[[pa.Table], npt.NDArray[np.float64]]
+Predict: TypeAlias = Callable[[Sequence[str | None]], npt.NDArray[np.float64]]
+"""The champion's scores of feature partitions: of all their rows, or of a sample in proportion."""
 
 
 def score_columns(reference: pa.Table) -> list[str]:
@@ -68,12 +69,12 @@ def prediction_drift(
     return tuple(rows)
 
 
-def unscorable(reference: pa.Table, current: pa.Table, problem: str) -> FeatureDrift:
-    """The row of a champion that cannot score the current rows: the plainest prediction drift."""
+def unscorable(reference: pa.Table, rows: int, problem: str) -> FeatureDrift:
+    """The row of a champion that cannot score the current `rows`: the plainest prediction drift."""
     return FeatureDrift(
         feature="score", kind="numeric", n_reference=reference.num_rows, n_current=0, drifted=True,
         severity=inf, p_value=None, p_adjusted=None, statistics={},
-        reasons=(f"the champion cannot score the {current.num_rows:,} current rows: {problem}",),
+        reasons=(f"the champion cannot score the {rows:,} current rows: {problem}",),
     )  # fmt: skip
 
 

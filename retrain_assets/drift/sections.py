@@ -3,8 +3,8 @@
 Belongs here: reading rows where profiles do not do, scores of the champion, and what is usual between
 windows of the reference, kept. Does not: how any of it is measured (`multivariate`, `outcomes`).
 
-The label needs no rows: both profiles hold the target. Rows are read, of either side at most
-`SAMPLE_ROWS`, where there are scores to compare or `drift.multivariate` is given.
+The label needs no rows: both profiles hold the target. Rows of the current side are read, at most
+`SAMPLE_ROWS`, only where `drift.multivariate` is given: the champion's scores are kept by partition.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class SectionsOf:
         store: feature partitions, the sample of the reference.
         reference: what is compared with.
         existing: keys of all stored feature partitions.
-        predict: the champion's scores of a table, shape (n,) or (n, classes); None without one. It
-            is called only where the scores of its training rows are known.
+        predict: the champion's scores of feature partitions, shape (n,) or (n, classes); None
+            without one. It is called only where the scores of its training rows are known.
     """
 
     def __init__(
@@ -73,20 +73,19 @@ class SectionsOf:
 
     def window(self, keys: Sequence[str | None], current: TableProfile) -> Sections:
         """The sections of the feature partitions `keys`, whose profile is `current`."""
-        rows: pa.Table | None = None
         prediction: tuple[FeatureDrift, ...] = ()
         joint: MultivariateDrift | None = None
         if self._predict is not None and self._has_scores and self._enough(current):
-            rows = self._read(keys, current.rows)
-            prediction = self._scored(rows, self._predict)
+            prediction = self._scored(keys, current.rows, self._predict)
         if self._spec.drift.multivariate is not None:
-            rows = self._read(keys, current.rows) if rows is None else rows
-            joint = self._compared(rows)
+            joint = self._compared(self._read(keys, current.rows))
         return Sections(joint, prediction, self._label(current))
 
-    def _scored(self, rows: pa.Table, predict: Predict) -> tuple[FeatureDrift, ...]:
+    def _scored(
+        self, keys: Sequence[str | None], rows: int, predict: Predict
+    ) -> tuple[FeatureDrift, ...]:
         try:
-            scores = predict(rows)
+            scores = predict(keys)
         except TrainingError as error:
             # A feature of another kind than in training: drift, and no reason to have no report.
             return (unscorable(self._rows, rows, str(error)),)

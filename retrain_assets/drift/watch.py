@@ -9,7 +9,7 @@ flights in 12 columns takes 11 CPU ms to read and profile, 7 to merge from its p
 (docs/decisions/0006).
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
     from retrain_assets.drift.outcomes import Predict
 
-__all__ = ["ChampionReference", "Watched", "watch"]
+__all__ = [
+    "ChampionReference",
+    "Watched",
+    "compare_window",
+    "raises_alarm",
+    "watch",
+    "window_keys",
+]
 
 _AHEAD = 16
 
@@ -69,7 +76,7 @@ def watch(
         store: holds feature tables, profiles, reports and what champions were trained on.
         champion: which training the champion comes from, None without a champion.
         existing: keys of all stored feature partitions.
-        predict: the champion's scores of a table, for prediction drift; see `sections`.
+        predict: the champion's scores of partitions, for prediction drift; see `sections`.
 
     Raises:
         TableError: a partition, or all that is known of the champion's training, is missing.
@@ -86,7 +93,7 @@ def watch(
         return
     known = sorted(existing)
     first = known[: spec.min_window]
-    windows = {key: _window(spec, key, existing) for key in partitions}
+    windows = {key: window_keys(spec, key, existing) for key in partitions}
     sections = None
     for partition, current in _current(spec, store, windows):
         window = windows[partition]
@@ -97,7 +104,8 @@ def watch(
         yield _watch_one(spec, partition, window, store, fixed, sections, current)
 
 
-def _window(spec: ModelSpec, partition: str, existing: Collection[str]) -> list[str]:
+def window_keys(spec: ModelSpec, partition: str, existing: Collection[str]) -> list[str]:
+    """The feature partitions of a report's current side, oldest first."""
     assert spec.scheme is not None
     held = set(existing)
     return [key for key in spec.scheme.trailing(partition, spec.drift.window) if key in held]
@@ -130,7 +138,35 @@ def _watch_one(
     current: TableProfile,
 ) -> Watched:
     reference = fixed or _no_reference(current)
-    report, pictures = compare_with_pictures(
+    report, pictures = compare_window(spec, partition, window, reference, sections, current)
+    earlier = _earlier_verdicts(spec, partition, store, reference.name)
+    raised, is_new = raises_alarm(spec, partition, report.verdict, earlier)
+    store.write_json(spec.name, "drift_report", partition, _document(report))
+    return Watched(partition, report, raised, is_new, pictures)
+
+
+def compare_window(
+    spec: ModelSpec,
+    partition: str | None,
+    window: Sequence[str | None],
+    reference: Reference,
+    sections: SectionsOf | None,
+    current: TableProfile,
+    *,
+    pictures: bool = True,
+) -> tuple[DriftReport, dict[str, Picture]]:
+    """The report of one partition and distributions by feature; nothing is stored.
+
+    Args:
+        spec: the model.
+        partition: the newest of the current side, None for an unpartitioned table.
+        window: the feature partitions of the current side, see `window_keys`.
+        reference: what is compared with.
+        sections: of the same reference, None without a champion.
+        current: the merged profile of `window`.
+        pictures: whether distributions are wanted.
+    """
+    report, shown = compare_with_pictures(
         reference.profile,
         current,
         spec.drift,
@@ -139,14 +175,31 @@ def _watch_one(
         current_name=partition or "current table",
         importance=reference.importance,
         calibration=reference.calibration,
+        pictures=pictures,
     )
     if sections is not None:
         report = report.completed(sections.window(window, current))
-    before = _earlier_verdicts(spec, partition, store, reference.name)
-    settings = spec.drift.alert
-    raised = alarm([*before, report.verdict], settings)
-    store.write_json(spec.name, "drift_report", partition, _document(report))
-    return Watched(partition, report, raised, raised and not alarm(before, settings), pictures)
+    return report, shown
+
+
+def raises_alarm(
+    spec: ModelSpec, partition: str | None, verdict: str, earlier: Mapping[str, str]
+) -> tuple[bool, bool]:
+    """Whether a partition's verdict raises the alarm, and whether it was not raised before.
+
+    Args:
+        spec: the model.
+        partition: the verdict's.
+        verdict: of the newest report.
+        earlier: verdicts by partition that were measured against the same reference; those that
+            `drift.alert.of_last` does not reach are left out.
+    """
+    before = []
+    if partition is not None and spec.scheme is not None:
+        keys = spec.scheme.trailing(partition, spec.drift.alert.of_last + 1)[:-1]
+        before = [earlier[key] for key in keys if key in earlier]
+    raised = alarm([*before, verdict], spec.drift.alert)
+    return raised, raised and not alarm(before, spec.drift.alert)
 
 
 def _document(report: DriftReport) -> Any:
@@ -157,14 +210,14 @@ def _document(report: DriftReport) -> Any:
 
 def _earlier_verdicts(
     spec: ModelSpec, partition: str | None, store: "TableStore", reference_name: str
-) -> list[str]:
-    """Verdicts of the partitions before, oldest first, as far as they have the same reference."""
+) -> dict[str, str]:
+    """Verdicts of the partitions before, by key, as far as they have the same reference."""
     if partition is None or spec.scheme is None:
-        return []
+        return {}
     earlier = spec.scheme.trailing(partition, spec.drift.alert.of_last + 1)[:-1]
     documents = store.read_many_json(spec.name, "drift_report", earlier)
-    return [
-        str(document["verdict"])
-        for document in documents.values()
+    return {
+        key: str(document["verdict"])
+        for key, document in documents.items()
         if document["reference"] == reference_name
-    ]
+    }

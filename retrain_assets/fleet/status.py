@@ -40,6 +40,7 @@ class StatusRow:
         last_run: status of the latest run of any of the model's assets.
         last_run_at: when it was last updated, ISO 8601 UTC.
         awaits: version of the candidate that awaits approval, None where none does.
+        decision: the last decision about it, in one line with when; see `retrain why`.
         note: what a person should know: the error, the reason, what is waited for.
     """
 
@@ -57,6 +58,7 @@ class StatusRow:
     last_run: str | None = None
     last_run_at: str | None = None
     awaits: str | None = None
+    decision: str | None = None
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,5 +97,10 @@ def status_table(rows: Sequence[StatusRow]) -> "Table":
 
 
 def status_notes(rows: Sequence[StatusRow]) -> list[str]:
-    """What a person should know about single models, one line each, most urgent first."""
-    return [f"{r.model}: {r.note}" for r in sorted(rows, key=lambda row: row.rank) if r.note]
+    """What a person should know about single models, most urgent first: notes, last decisions."""
+    return [
+        f"{row.model}: {text}"
+        for row in sorted(rows, key=lambda row: row.rank)
+        for text in (row.note, row.decision)
+        if text
+    ]

@@ -6,7 +6,7 @@ Every function here takes a spec and returns the function that Dagster calls.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,6 +24,7 @@ from retrain_assets.errors import (
 )
 from retrain_assets.orchestration import metadata
 from retrain_assets.orchestration.alerting import alert, repair_message, send_logged
+from retrain_assets.orchestration.deciding import decided_on_demand, state_of_run
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
 from retrain_assets.orchestration.keys import checks_of
 from retrain_assets.orchestration.platform import Platform
@@ -31,12 +32,12 @@ from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
     from retrain_assets.data.ingest import Ingested
+    from retrain_assets.performance.scores import ChampionScores
+    from retrain_assets.performance.served import Served
+    from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.ledger import Promotion
+    from retrain_assets.promotion.promote import Outcome
     from retrain_assets.training.model import TabularModel
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "drift_report",
     "features",
     "guard_report",
+    "policy_replay",
     "promoted_model",
     "raw_data",
 ]
@@ -107,6 +109,21 @@ def _record_good(context: dg.AssetExecutionContext, done: "Sequence[Ingested]") 
         )
 
 
+def _record_bad(
+    context: dg.AssetExecutionContext, spec: ModelSpec, refused: dict[str | None, str]
+) -> None:
+    """Tell the decision ledger that data is bad: it is no drift, and nothing to train on.
+
+    The step fails for the data in any case; that the ledger could not be told is said beside it.
+    """
+    platform: Platform = context.resources.platform
+    first_lines = {key: text.strip().splitlines()[0] for key, text in refused.items()}
+    try:
+        platform.decisions.record_data(spec.name, first_lines)
+    except LedgerError as error:
+        context.log.error(f"a retraining will not be held back by the bad data: {error}")
+
+
 def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
     """Before a run relies on the champion: make the registry follow the ledger, and say so."""
     from retrain_assets.promotion.reconcile import reconcile
@@ -128,16 +145,18 @@ def raw_data(spec: ModelSpec) -> Callable[..., Any]:
         from retrain_assets.data.ingest import ingest
 
         platform: Platform = context.resources.platform
-        done, refused = [], []
+        done: list[Ingested] = []
+        refused: dict[str | None, str] = {}
         with _readable_failures(context):
             for partition in _partitions(context):
                 try:
                     done.append(ingest(spec, partition, platform.store))
                 except ContractError as error:
-                    refused.append(str(error))
+                    refused[partition] = str(error)
         if refused:
             _record_good(context, done)
-            text = "\n\n".join(refused)
+            _record_bad(context, spec, refused)
+            text = "\n\n".join(refused.values())
             yield dg.AssetCheckResult(
                 passed=False,
                 check_name="contract",
@@ -161,17 +180,19 @@ def features(spec: ModelSpec) -> Callable[..., Any]:
     def features(context: dg.AssetExecutionContext, raw_data: TableWindow) -> Iterator[Any]:
         from retrain_assets.data.ingest import make_features
 
-        done, refused = [], []
+        done: list[Ingested] = []
+        refused: dict[str | None, str] = {}
         with _readable_failures(context):
             existing = raw_data.existing() if spec.features.lookback else ()
             for partition in _partitions(context):
                 try:
                     done.append(make_features(spec, partition, raw_data.store, existing))
                 except FeatureError as error:
-                    refused.append(f"{partition or 'table'}: {error}")
+                    refused[partition] = f"{partition or 'table'}: {error}"
         if refused:
             _record_good(context, done)
-            raise dg.Failure(description="\n\n".join(refused), allow_retries=False)
+            _record_bad(context, spec, refused)
+            raise dg.Failure(description="\n\n".join(refused.values()), allow_retries=False)
         for item in done:
             _describe(context, item.partition, metadata.table_metadata(item))
         _set_version(context, [item.stored.sha256 for item in done])
@@ -192,24 +213,31 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures(context):
             champion = platform.ledger.champion(spec.name)
-            reference = None
+            existing = features.existing()
+            reference, scores = None, None
             if champion is not None:
                 trained_on = champion.evidence.get("candidate", {}).get("trained_on", "")
                 reference = ChampionReference(champion.version, champion.fingerprint, trained_on)
+                scores = _champion_scores(platform, spec, champion, keys)
             last, began = None, None
-            predict = None if champion is None else _champion_scores(platform, spec, champion)
-            for item in watch(
-                spec, partitions, features.store, reference, features.existing(), predict
-            ):
+            predict = None if scores is None else scores.window
+            served = _served(spec, features, champion, scores, keys)
+            for item in watch(spec, partitions, features.store, reference, existing, predict):
                 last = item
                 began = item if item.alarm_is_new else began
+                newest = item.partition is not None and item.partition == keys[-1]
                 history = (
                     read_history(spec, item.partition, features.store)
-                    if item.partition is not None and item.partition == keys[-1]
+                    if newest and item.partition is not None
                     else None
                 )
                 values = metadata.drift_metadata(item, history)
+                values |= metadata.performance_metadata(spec, served, item.partition, whole=newest)
                 _describe(context, item.partition, values)
+            platform.decisions.record_data(spec.name, dict.fromkeys(keys, ""))
+            decided = platform.decisions.newest([spec.name]).get(spec.name)
+        if decided is not None:
+            _describe(context, keys[-1], metadata.decision_metadata(decided))
         assert last is not None
         if began is not None and last.alarm:
             alert(context, spec, "drift", f"{spec.name}: drift since {began.report.current}",
@@ -238,22 +266,40 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
 
 
 def _champion_scores(
-    platform: Platform, spec: ModelSpec, champion: "Promotion"
-) -> "Callable[[pa.Table], NDArray[np.float64]]":
-    """The champion's scores of a table; its files are loaded with the first one."""
+    platform: Platform, spec: ModelSpec, champion: "Promotion", renewed: list[str | None]
+) -> "ChampionScores":
+    """The champion's scores by partition; its files are loaded when something has to be scored."""
+    from retrain_assets.performance.scores import ChampionScores
 
-    @cache
-    def model() -> "TabularModel":
+    def load() -> "TabularModel":
         from retrain_assets.promotion.model_files import load_model
 
         found = load_model(platform.store, spec.name, champion.fingerprint)
         return found or platform.registry.load(spec.name, champion.version)
 
-    def scores(table: "pa.Table") -> "NDArray[np.float64]":
-        known = [name for name in model().encoding.names if name in table.column_names]
-        return model().predict(table.select(known).to_pandas())
+    return ChampionScores(spec, platform.store, champion.fingerprint, load, renewed)
 
-    return scores
+
+def _served(
+    spec: ModelSpec,
+    features: TableWindow,
+    champion: "Promotion | None",
+    scores: "ChampionScores | None",
+    keys: list[str | None],
+) -> "Served | None":
+    """The champion's performance so far; None without one, and without partitions."""
+    from retrain_assets.performance.served import measure_served
+
+    if champion is None or scores is None or spec.scheme is None:
+        return None
+    return measure_served(
+        spec,
+        features.store,
+        champion,
+        scores,
+        renewed={key for key in keys if key is not None},
+        existing=features.existing(),
+    )
 
 
 def guard_report(spec: ModelSpec) -> Callable[..., Any]:
@@ -302,6 +348,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            decided_on_demand(context, spec)
             _follow_ledger(context, spec)
         with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
             candidate, pictures = build_candidate(
@@ -315,7 +362,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
             )
         context.set_data_version(context.asset_key, dg.DataVersion(candidate.fingerprint[:32]))
         values = metadata.candidate_metadata(candidate, pictures)
-        return dg.MaterializeResult(metadata={**values, "training_code": training_code(spec)})
+        return dg.MaterializeResult(metadata=values)
 
     return candidate_model
 
@@ -324,21 +371,29 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
     """Judge the candidate from its stored evidence; promote a winner or ask, else alert and fail."""
 
     def promoted_model(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        from retrain_assets.promotion.candidate import Candidate
         from retrain_assets.promotion.promote import judge_and_promote
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            decided_on_demand(context, spec)
             _follow_ledger(context, spec)
-            outcome = judge_and_promote(
-                spec,
-                partition,
-                store=platform.store,
-                registry=platform.registry,
-                ledger=platform.ledger,
-                actor=f"dagster run {context.run.run_id}",
-            )
-        values = metadata.gate_metadata(outcome.report)
+            try:
+                outcome = judge_and_promote(
+                    spec,
+                    partition,
+                    store=platform.store,
+                    registry=platform.registry,
+                    ledger=platform.ledger,
+                    actor=f"dagster run {context.run.run_id}",
+                )
+            except (RolledBack, Declined) as error:
+                candidate = Candidate.stored(platform.store, spec.name, partition)
+                _record_judgement(context, spec, candidate, "refused", str(error), None)
+                raise
+            _record_outcome(context, spec, outcome)
+        values = metadata.gate_metadata(outcome.report) | metadata.reason_metadata(context.run.tags)
         asked = checks_of(spec, "promoted_model")
         for criterion in (c for c in outcome.report.criteria if c.name in asked):
             yield dg.AssetCheckResult(
@@ -371,3 +426,71 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
         )
 
     return promoted_model
+
+
+def _record_outcome(context: dg.AssetExecutionContext, spec: ModelSpec, outcome: "Outcome") -> None:
+    """Put on record what came of the decision that this run belongs to."""
+    verdict = "awaiting" if outcome.review is not None else str(outcome.report.decision)
+    if outcome.promotion is not None:
+        verdict = "promote"
+    gain = outcome.report.gain
+    _record_judgement(context, spec, outcome.candidate, verdict, outcome.sentence, gain)
+
+
+def _record_judgement(
+    context: dg.AssetExecutionContext,
+    spec: ModelSpec,
+    candidate: "Candidate",
+    verdict: str,
+    sentence: str,
+    gain: float | None,
+) -> None:
+    from retrain_assets.promotion.decisions import Judgement
+
+    platform: Platform = context.resources.platform
+    platform.decisions.record_judgement(
+        Judgement(
+            model=spec.name,
+            run_id=context.run.run_id,
+            state=state_of_run(context.run),
+            partition=candidate.partition,
+            version=candidate.version,
+            training_code=training_code(spec),
+            verdict=verdict,
+            sentence=sentence,
+            expected_gain=gain,
+            compute_seconds=_step_seconds(context),
+            judged_at=datetime.now(UTC),
+        )
+    )
+
+
+def _step_seconds(context: dg.AssetExecutionContext) -> float:
+    """Seconds that the run's steps have taken so far; of this one up to now."""
+    now = datetime.now(UTC).timestamp()
+    steps = context.instance.get_run_step_stats(context.run.run_id)
+    return float(
+        sum(
+            max((step.end_time or now) - step.start_time, 0.0)
+            for step in steps
+            if step.start_time is not None
+        )
+    )
+
+
+def policy_replay(spec: ModelSpec) -> Callable[..., Any]:
+    """Replay retraining policies on the stored partitions; nothing live changes."""
+
+    def policy_replay(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+        from retrain_assets.replay.run import replay
+
+        platform: Platform = context.resources.platform
+        with _readable_failures(context):
+            found = replay(
+                spec,
+                store=platform.store,
+                folder=platform.settings.home / "replay" / spec.name,
+            )
+        return dg.MaterializeResult(metadata=metadata.replay_metadata(found.result))
+
+    return policy_replay

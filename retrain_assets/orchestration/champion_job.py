@@ -54,7 +54,7 @@ def champion_job(specs: Mapping[str, ModelSpec]) -> dg.JobDefinition:
     """The job, for the models of the code location."""
 
     @dg.op(
-        name="change_champion",
+        name="change",
         description="Promotes, rejects or rolls back one model, on record. The version is loaded "
         "before anything changes; running it again changes nothing more.",
         required_resource_keys={"platform"},

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration import bodies
-from retrain_assets.orchestration.keys import GUARD, asset_key, checks_of
+from retrain_assets.orchestration.keys import GUARD, REPLAY, asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
 from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
@@ -50,10 +50,18 @@ decides.""",
 Materialized for a while after each promotion (`gate.guard`), when labels of another partition have
 arrived. **If the check `no_loss` failed**, the promoted model is worse: with `auto_rollback` the model
 before is champion again already, else `retrain rollback` puts it back.""",
+    "policy_replay": """What other retraining policies would have done on this model's own partitions.
+
+Materialized by hand only: it trains every model that a policy would have trained, in a scratch folder,
+and changes nothing live. A replay that was killed goes on where it stopped. The table compares the
+spec's own policy with never, every partition, every seventh, random, drift alone, performance alone,
+and hindsight; the lines to paste are below it.""",
     "promoted_model": """The champion: the version that serves. Materialized only when a candidate passed the gate.
 
 Each check is one criterion of the gate, with its numbers. **If the run failed with a rejection**,
-nothing is broken: the champion stays, and the comparison says by how much the candidate missed.""",
+nothing is broken: the champion stays, and the comparison says by how much the candidate missed. With
+`gate.approval: manual`, a candidate that passed waits for `retrain promote` or the job
+`change_champion`.""",
 }
 
 _CHECK_TEXTS = {
@@ -80,7 +88,8 @@ _CHECK_TEXTS = {
 
 
 def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
-    """The assets of one model: five, and a sixth where the spec has `gate.guard`."""
+    """The assets of one model: five; one more where the spec has `gate.guard`, and one to replay
+    policies where it has partitions."""
     with warnings.catch_warnings():
         # `backfill_policy` is beta in Dagster 1.13; without it a backfill of sixty partitions is
         # sixty runs of five CPU seconds instead of one.
@@ -151,6 +160,16 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         freshness=spec.freshness.promoted_model,
         output_required=False,
     )
+    if spec.scheme is not None:
+        yield _asset(
+            spec,
+            REPLAY,
+            bodies.policy_replay,
+            deps=["features"],
+            partitioned=False,
+            kinds={"matplotlib"},
+            code_version=spec.section_hash("train", "drift", "retrain", "gate"),
+        )
 
 
 def _asset(
@@ -163,16 +182,17 @@ def _asset(
     reads: dict[str, tuple[str, int, int]] | None = None,
     deps: Iterable[str] = (),
     freshness: FreshnessWindow | None = None,
+    partitioned: bool = True,
     **arguments: Any,
 ) -> dg.AssetsDefinition:
     """One asset; `reads` gives per input the upstream stage, how many partitions, and the offset."""
-    partitioned = spec.scheme is not None
+    scheme = spec.scheme if partitioned else None
     key = asset_key(spec.name, stage)
     inputs = {
         name: dg.AssetIn(
             key=asset_key(spec.name, upstream),
             partition_mapping=trailing_mapping(count, offset)
-            if partitioned and (count > 1 or offset)
+            if scheme is not None and (count > 1 or offset)
             else None,
             input_manager_key="tables",
         )
@@ -182,7 +202,7 @@ def _asset(
         key=key,
         ins=inputs,
         deps=[asset_key(spec.name, upstream) for upstream in deps],
-        partitions_def=dagster_partitions(spec.scheme),
+        partitions_def=dagster_partitions(scheme),
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
             for name in checks_of(spec, stage)

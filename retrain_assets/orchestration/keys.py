@@ -7,8 +7,10 @@ import dagster as dg
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = [
+    "EVIDENCE",
     "GATE_CHECKS",
     "GUARD",
+    "REPLAY",
     "STAGES",
     "Tag",
     "asset_key",
@@ -24,6 +26,12 @@ STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_m
 
 GUARD = "guard_report"
 """A sixth one, of models with `gate.guard`."""
+
+EVIDENCE = "evidence"
+"""Metadata of `drift_report` that decisions rest on, as JSON; beside it are the numbers that plot."""
+
+REPLAY = "policy_replay"
+"""An asset beside the graph, of models with partitions; materialized by people only."""
 
 GATE_CHECKS: dict[str, str | None] = {
     "finite_scores": None,
@@ -70,6 +78,7 @@ class Tag:
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
     REQUEST = "retrain/request"
+    DECISION = "retrain/decision"
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:

@@ -9,23 +9,35 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from retrain_assets.orchestration.keys import EVIDENCE, Tag
+from retrain_assets.performance.measured import compact
+
 if TYPE_CHECKING:
     from retrain_assets.data.ingest import Ingested
     from retrain_assets.drift.history import DriftHistory
     from retrain_assets.drift.report import DriftReport
     from retrain_assets.drift.watch import Watched
+    from retrain_assets.performance.measured import Performance
+    from retrain_assets.performance.served import Served
+    from retrain_assets.policy.record import Entry
     from retrain_assets.promotion.candidate import Candidate
     from retrain_assets.promotion.gate import GateReport
     from retrain_assets.promotion.guard import Guarded
     from retrain_assets.promotion.reviews import Review
+    from retrain_assets.replay.result import Result
+    from retrain_assets.spec.model import ModelSpec
 
 __all__ = [
     "approval_text",
     "candidate_metadata",
+    "decision_metadata",
     "drift_metadata",
     "gate_metadata",
     "guard_metadata",
+    "performance_metadata",
     "picture",
+    "reason_metadata",
+    "replay_metadata",
     "rounded",
     "table_metadata",
 ]
@@ -83,6 +95,8 @@ def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> di
     if report.features:
         values |= rounded({"severity_max": min(report.features[0].severity, CEILING)})
     values |= rounded(_beside(report))
+    if report.prediction:
+        values["prediction_drifted"] = any(row.drifted for row in report.prediction)
     followed = followed_features(report)
     return values | rounded({f"severity/{x.feature}": min(x.severity, CEILING) for x in followed})
 
@@ -104,6 +118,63 @@ def _beside(report: "DriftReport") -> dict[str, float]:
     if joint is not None and joint.auc is not None:
         found |= {"auc": joint.auc, "auc_threshold": joint.threshold}
     return found
+
+
+def performance_metadata(
+    spec: "ModelSpec", served: "Served | None", partition: str | None, *, whole: bool
+) -> dict[str, Any]:
+    """The champion's performance as numbers that plot, and as evidence for decisions.
+
+    Of partition P its own number, realised where its labels are there and else estimated; and, where
+    labels come later, the realised number of the newest partition up to P that has them. The newest
+    of a run (`whole`) carries what the policy looks back on.
+    """
+    if served is None:
+        return {}
+    until = [one for one in served.partitions if (one.partition or "") <= (partition or "")]
+    values: dict[str, Any] = {}
+    if until and until[-1].partition == partition:
+        values |= _plotted(until[-1])
+    known = next((one for one in reversed(until) if one.kind == "realised"), None)
+    if known is not None and known is not until[-1]:
+        values |= {**_plotted(known), "realised_on": known.partition}
+    if whole:
+        kept = served.partitions[-_looked_back_on(spec) :]
+        values[EVIDENCE] = dg.MetadataValue.json(
+            {"champion": served.version, "performance": compact([served.expected, *kept])}
+        )
+    return values
+
+
+def _looked_back_on(spec: "ModelSpec") -> int:
+    """Partitions whose performance the policy may look at; every event is kept for ever."""
+    from retrain_assets.performance.served import SPAN
+
+    rule = spec.retrain.on_performance
+    if spec.retrain.cost is not None:
+        return SPAN
+    return 1 if rule is None else min(rule.of_last + spec.train.label_delay, SPAN)
+
+
+def _plotted(one: "Performance") -> dict[str, float]:
+    numbers = {"": one.value, "_low": one.low, "_high": one.high}
+    return rounded(
+        {f"{one.kind}/{one.metric}{end}": x for end, x in numbers.items() if x is not None}
+    )
+
+
+def reason_metadata(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Why this run retrains, from its tags; a person's run says nothing."""
+    names = {"trigger": Tag.TRIGGER, "reason": Tag.REASON}
+    return {name: tags[tag] for name, tag in names.items() if tag in tags}
+
+
+def decision_metadata(entry: "Entry") -> dict[str, Any]:
+    """The last decision about the model before this report, in words."""
+    lines = "\n".join(f"- {reason}" for reason in entry.reasons)
+    about = f"{entry.action} at {entry.decided_at:%Y-%m-%d %H:%M} UTC"
+    about += f", data up to {entry.partition}" if entry.partition else ""
+    return {"last_decision": dg.MetadataValue.md(f"{about}\n\n{lines}")}
 
 
 def candidate_metadata(candidate: "Candidate", pictures: Mapping[str, bytes]) -> dict[str, Any]:
@@ -174,6 +245,24 @@ def guard_metadata(found: "Guarded") -> dict[str, Any]:
         **({"waiting": found.waiting} if found.waiting else {}),
         **({"rolled_back_to": found.rollback.version} if found.rollback else {}),
         "guard": dg.MetadataValue.md("\n".join([found.sentence, "", *lines])),
+    }
+
+
+def replay_metadata(result: "Result") -> dict[str, Any]:
+    """Metadata of a replay: the table with the lines to paste, and the frontier."""
+    from retrain_assets.replay.render import frontier_picture, markdown
+
+    combined = result.policy("combined")
+    return {
+        "metric": result.metric,
+        "served": f"{result.first} to {result.last}",
+        "partitions": result.partitions,
+        "models_trained": result.trainings,
+        **rounded({"combined": combined.value, "combined_gain_over_never": combined.gain}),
+        **({"recommended": result.recommendation.policy} if result.recommendation else {}),
+        "policies": dg.MetadataValue.md(
+            f"{markdown(result)}\n\n{picture(frontier_picture(result))}"
+        ),
     }
 
 

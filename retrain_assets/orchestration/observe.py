@@ -1,21 +1,26 @@
 """What Dagster and the ledger know about all models, in a fixed number of batched reads.
 
-Belongs here: reading. Does not: deciding (`retrain_assets.policy`), requesting runs (`sensors`).
+Belongs here: reading. Does not: deciding (`retrain_assets.policy`), requesting runs (`deciding`).
+
+What `drift_report` has computed, the champion's performance among it, is read from the metadata of its
+materialization, which comes with the one read of the event log.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from retrain_assets.orchestration.keys import Tag, asset_key
+from retrain_assets.orchestration.keys import EVIDENCE, Tag, asset_key
+from retrain_assets.performance.measured import Performance, expanded
 from retrain_assets.policy import Evidence, History, PastRun
 from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
+    from retrain_assets.promotion.decisions import Judgement
     from retrain_assets.promotion.ledger import Ledger, Promotion
 
 __all__ = ["IN_PROGRESS", "Latest", "ModelState", "end_of", "full_history", "observe"]
@@ -49,6 +54,8 @@ class ModelState:
         champion: the ledger's champion.
         in_flight: id of a queued or running retraining, if any.
         vacancy: the ledger's row since which there is no champion; None where it never had one too.
+        judged: the last retraining: the last candidate that was judged, whatever the verdict.
+        bad_data: the newest partition that was ever bad, and its problem ("" when it was mended).
     """
 
     spec: ModelSpec
@@ -56,6 +63,8 @@ class ModelState:
     champion: "Promotion | None"
     in_flight: str | None
     vacancy: "Promotion | None" = None
+    judged: "Judgement | None" = None
+    bad_data: tuple[str, str] | None = None
 
     def now(self, partition: str | None) -> datetime:
         """Data time: the end of `partition`; the moment of the last read without partitions."""
@@ -66,39 +75,79 @@ class ModelState:
         partition: str | None,
         *,
         partitions: int,
-        alarm: bool | None = None,
-        drift_score: float | None = None,
+        report: Latest | None = None,
         new_partitions: int | None = None,
+        asked: Literal["schedule", "on_demand"] | None = None,
     ) -> Evidence:
-        """Evidence for a decision about training on data up to `partition`."""
+        """Evidence for a decision about training on data up to `partition`.
+
+        Args:
+            partition: the newest feature partition.
+            partitions: how many there are.
+            report: the drift report that the decision looks at; None where it looks at none.
+            new_partitions: since the last retraining.
+            asked: what asks from outside.
+        """
         age: timedelta | None = None
         if self.champion is not None:
             trained = _promoted_data_end(self.spec, self.champion)
             age = max(self.now(partition) - trained, timedelta(0))
+        values = report.metadata if report else {}
+        expected, performance = self._performance()
         return Evidence(
             has_champion=self.champion is not None,
             partitions=partitions,
             needed=self.spec.min_window + self.spec.train.label_delay if self.spec.scheme else 1,
-            drift_alarm=alarm,
-            drift_score=drift_score,
+            drift_alarm=self.alarms(report) if report else None,
+            drift_score=_number(values.get("drift_score")),
+            prediction_drift=_truth(values.get("prediction_drifted")),
+            performance=performance,
+            expected=expected,
+            bad_data=self._newest_is_bad(partition),
             champion_age=age,
             new_partitions=new_partitions,
             changed=self._changed(),
+            asked=asked,
         )
+
+    def alarms(self, report: Latest) -> bool:
+        """Whether a report raises the alarm about the present champion, not a former one."""
+        present = f"champion v{self.champion.version}" if self.champion else None
+        reference = str(report.metadata.get("reference"))
+        stale = reference.startswith("champion v") and reference != present
+        return bool(report.metadata.get("alarm")) and not stale
+
+    def _performance(self) -> tuple[Performance | None, tuple[Performance, ...]]:
+        """The present champion's on its holdout and since, as the newest report has measured it."""
+        report = self.latest.get("drift_report")
+        found: Any = report.metadata.get(EVIDENCE) if report else None
+        if not found or self.champion is None or found["champion"] != self.champion.version:
+            return None, ()
+        expected, *partitions = expanded(found["performance"])
+        return expected, tuple(partitions)
+
+    def _newest_is_bad(self, partition: str | None) -> str:
+        """What is wrong with the newest data; a later partition than the bad one has superseded it."""
+        where, problem = self.bad_data or ("", "")
+        return problem if partition is None or where >= partition else ""
 
     def new_partitions(
         self, partition: str | None, stored: Collection[str] | None = None
     ) -> int | None:
-        """Feature partitions since the last candidate; None without one.
+        """Feature partitions since the last retraining; None without one.
 
         Args:
             partition: the newest feature partition as far as the tick knows.
             stored: the partitions that exist; None counts those that the calendar has, which may be
                 more. Counted only where the policy asks.
         """
-        policy, candidate = self.spec.retrain, self.latest.get("candidate_model")
-        asked = policy.on_new_partitions is not None or policy.min_new_partitions > 1
-        last = candidate.partition if candidate else None
+        policy = self.spec.retrain
+        asked = (
+            policy.on_new_partitions is not None
+            or policy.min_new_partitions > 1
+            or policy.cost is not None
+        )
+        last = self.judged.partition if self.judged else None
         if not asked or self.spec.scheme is None or partition is None or last is None:
             return None
         if stored is not None:
@@ -106,53 +155,45 @@ class ModelState:
         return max(len(self.spec.scheme.between(last, partition)) - 1, 0)
 
     def _changed(self) -> bool | None:
-        """Whether code or spec changed since the last candidate; None where it cannot be told."""
-        candidate = self.latest.get("candidate_model")
-        trained = candidate.metadata.get("training_code") if candidate else None
-        if not self.spec.retrain.on_change or trained is None:
+        """Whether code or spec changed since the last retraining; None where it cannot be told."""
+        if not self.spec.retrain.on_change or self.judged is None:
             return None
-        return trained != training_code(self.spec)
+        return self.judged.training_code != training_code(self.spec)
 
     def history(self) -> History:
         """What was done before, as far as the reads of all models show it; see `full_history`."""
-        candidate = self.latest.get("candidate_model")
-        last = None
-        lost = self.vacancy.promoted_at.timestamp() if self.vacancy else 0.0
-        # What was trained before the champion was lost holds nothing back.
-        if candidate is not None and candidate.timestamp > lost:
-            last = end_of(self.spec, candidate.partition, candidate)
+        last, judged = None, self.judged
+        # What was judged before the champion was lost holds nothing back.
+        if judged is not None and not (
+            self.vacancy and judged.judged_at < self.vacancy.promoted_at
+        ):
+            last = judged.judged_at
+            if self.spec.scheme is not None and judged.partition is not None:
+                last = self.spec.scheme.window(judged.partition).end
         return History(in_flight=self.in_flight is not None, last_retraining=last)
 
 
-def full_history(instance: dg.DagsterInstance, state: ModelState) -> History:
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _truth(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def full_history(instance: dg.DagsterInstance, ledger: "Ledger", state: ModelState) -> History:
     """History with rejections and past runs, where the policy asks for them.
 
     Two reads per model: only for one that is about to be retrained.
     """
+    from retrain_assets.promotion.decisions import Decisions
+
     policy, history = state.spec.retrain, state.history()
     if policy.backoff is not None:
-        history = replace(history, rejections=_rejections(instance, state.spec.name))
+        history = replace(history, rejections=Decisions(ledger).rejections(state.spec.name))
     if policy.budget is not None:
         history = replace(history, runs=_past_runs(instance, state.spec.name))
     return history
-
-
-def _rejections(instance: dg.DagsterInstance, model: str) -> int:
-    """Candidates since the last promotion, each version of a partition once."""
-    promoted = instance.fetch_materializations(asset_key(model, "promoted_model"), limit=1).records
-    candidates = instance.fetch_materializations(
-        dg.AssetRecordsFilter(
-            asset_key=asset_key(model, "candidate_model"),
-            after_storage_id=promoted[0].storage_id if promoted else None,
-        ),
-        limit=100,
-    )
-    found = set()
-    for record in candidates.records:
-        materialization = record.asset_materialization
-        version = materialization.metadata.get("model_version") if materialization else None
-        found.add((record.partition_key, version.value if version else None))
-    return len(found)
 
 
 def _past_runs(instance: dg.DagsterInstance, model: str) -> tuple[PastRun, ...]:
@@ -191,9 +232,11 @@ def observe(
     instance: dg.DagsterInstance,
     ledger: "Ledger",
     specs: Iterable[ModelSpec],
-    stages: tuple[str, ...] = ("features", "drift_report", "candidate_model"),
+    stages: tuple[str, ...] = ("features", "drift_report"),
 ) -> dict[str, ModelState]:
-    """State of every model: one read of the event log, one of the runs, one of the ledger."""
+    """State of every model: one read of the event log, one of the runs, three of the ledger."""
+    from retrain_assets.promotion.decisions import Decisions
+
     by_name = {spec.name: spec for spec in specs}
     keys = {asset_key(name, stage): (name, stage) for name in by_name for stage in stages}
     latest: dict[str, dict[str, Latest]] = {name: {} for name in by_name}
@@ -216,7 +259,8 @@ def observe(
         for key in run.asset_selection or ():
             if key.path[-1] == "candidate_model":
                 in_flight[key.path[0]] = run.run_id
-    newest = ledger.newest(list(by_name))
+    newest, recorded = ledger.newest(list(by_name)), Decisions(ledger)
+    judged, bad_data = recorded.judged(list(by_name)), recorded.bad_data(list(by_name))
     states = {}
     for name, spec in by_name.items():
         row = newest.get(name)
@@ -227,5 +271,7 @@ def observe(
             champion=None if vacant else row,
             in_flight=in_flight.get(name),
             vacancy=row if vacant else None,
+            judged=judged.get(name),
+            bad_data=bad_data.get(name),
         )
     return states

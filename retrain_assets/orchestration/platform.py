@@ -12,6 +12,7 @@ from retrain_assets.settings import Settings
 
 if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
+    from retrain_assets.promotion.decisions import Decisions
     from retrain_assets.promotion.ledger import Ledger
     from retrain_assets.promotion.registry import MlflowRegistry
 
@@ -47,6 +48,13 @@ class Platform:
 
         self._make_home(self.settings.ledger_url)
         return Ledger(self.settings.ledger_url)
+
+    @cached_property
+    def decisions(self) -> "Decisions":
+        """The decision ledger, in the same database."""
+        from retrain_assets.promotion.decisions import Decisions
+
+        return Decisions(self.ledger)
 
     @cached_property
     def registry(self) -> "MlflowRegistry":

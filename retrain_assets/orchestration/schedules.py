@@ -8,9 +8,9 @@ from typing import Any
 
 import dagster as dg
 
+from retrain_assets.orchestration.deciding import Answer, answer, recorded
 from retrain_assets.orchestration.observe import observe
 from retrain_assets.orchestration.platform import Platform
-from retrain_assets.orchestration.sensors import retrain_request
 from retrain_assets.settings import Settings
 from retrain_assets.spec.model import ModelSpec
 
@@ -61,27 +61,48 @@ def _schedule(
         required_resource_keys={"platform"},
     )
     def tick(context: dg.ScheduleEvaluationContext) -> Iterator[Any]:
+        from retrain_assets.errors import LedgerError
+
         platform: Platform = context.resources.platform
         moment = context.scheduled_execution_time.isoformat()
-        waiting = []
-        for name, state in observe(context.instance, platform.ledger, specs.values()).items():
-            features = state.latest.get("features")
-            if features is None and state.spec.scheme is not None:
-                waiting.append(f"{name}: no features yet")
-                continue
-            decision, request = retrain_request(
-                context.instance,
-                state,
-                platform,
-                features.partition if features else None,
-                only=("schedule",),
-                run_key=moment,
-            )
-            if request is not None:
-                yield request
-            else:
-                waiting.append(f"{name}: {', '.join(decision.reasons)}")
+        waiting: list[str] = []
+        try:
+            requests = _requests(context, platform, specs, moment, waiting)
+        except LedgerError as error:
+            context.log.error(str(error))
+            yield dg.SkipReason(f"nothing was decided: {error}")
+            return
+        yield from requests
         if waiting:
             yield dg.SkipReason("; ".join(waiting))
 
     return tick
+
+
+def _requests(
+    context: dg.ScheduleEvaluationContext,
+    platform: Platform,
+    specs: Mapping[str, ModelSpec],
+    moment: str,
+    waiting: list[str],
+) -> list[dg.RunRequest]:
+    """Runs of one tick, decided and on record; `waiting` gets why the other models wait."""
+    answers: list[Answer] = []
+    for name, state in observe(context.instance, platform.ledger, specs.values()).items():
+        features = state.latest.get("features")
+        if features is None and state.spec.scheme is not None:
+            waiting.append(f"{name}: no features yet")
+            continue
+        found = answer(
+            context.instance,
+            state,
+            platform,
+            features.partition if features else None,
+            only=("schedule",),
+            asked="schedule",
+            run_key=moment,
+        )
+        answers.append(found)
+        if found.request is None:
+            waiting.append(f"{name}: {', '.join(found.decision.reasons)}")
+    return recorded(platform.decisions, answers)

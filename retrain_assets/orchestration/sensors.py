@@ -7,7 +7,6 @@ stores run requests and the cursor together before it submits anything, so a dae
 resumes the tick: nothing is lost, and the run keys see to it that nothing comes twice.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,35 +16,32 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.alerting import repair_message, send_logged
+from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS, Answer, answer, recorded
 from retrain_assets.orchestration.keys import (
     Tag,
     asset_key,
     asset_keys,
     monitor_keys,
-    retrain_keys,
     stages_of,
 )
 from retrain_assets.orchestration.observe import (
     IN_PROGRESS,
     Latest,
     ModelState,
-    full_history,
     observe,
 )
 from retrain_assets.orchestration.platform import Platform
-from retrain_assets.policy import Decision, History, Trigger, decide, unmeasured
+from retrain_assets.policy import Trigger
 from retrain_assets.settings import Settings
-from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
 
-__all__ = ["build_sensors", "retrain_request"]
+__all__ = ["build_sensors"]
 
 _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
 _RECONCILE_SECONDS = 60
-_RETRY_AFTER_SECONDS = (60, 600, 3600)
 _BY_ITSELF: tuple[Trigger, ...] = ("first", "performance", "cost", "age", "new_data", "change")
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
@@ -224,7 +220,7 @@ def _again(
 
     A partition that got as far as any of its run was held up by another of the same range (a bad
     day): these go again together and at once. The others failed themselves and go again alone, after
-    ever longer waits, since a source comes back and data is mended; when `_RETRY_AFTER_SECONDS` is
+    ever longer waits, since a source comes back and data is mended; when `RETRY_AFTER_SECONDS` is
     used up, a person decides.
     """
     if not asked or spec.scheme is None:
@@ -233,7 +229,7 @@ def _again(
     open_ = {
         key: (int(times), float(at))
         for key, (times, at) in asked.items()
-        if key not in done and times <= len(_RETRY_AFTER_SECONDS)
+        if key not in done and times <= len(RETRY_AFTER_SECONDS)
     }
     if not open_:
         return [], {}
@@ -245,7 +241,7 @@ def _again(
     alone = [
         [key]
         for key, (times, at) in sorted(open_.items())
-        if key not in held_up and now - at >= _RETRY_AFTER_SECONDS[times - 1]
+        if key not in held_up and now - at >= RETRY_AFTER_SECONDS[times - 1]
     ][:_MAX_REQUESTS_PER_TICK]
     whole = spec.scheme.runs(held_up, _MAX_PARTITIONS_PER_RUN)
     due = [key for run in (*whole, *alone) for key in run]
@@ -285,48 +281,65 @@ def _drift(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SensorResult | dg.SkipReason:
     """Reads the drift reports that landed since the last tick and retrains the models whose alarm
-    is raised, if their policy agrees. A model whose retraining is in flight is asked again later."""
+    is raised, if their policy agrees. A model whose retraining is in flight is asked again later, and
+    so is one whose run failed before its candidate was judged: after 1, 10 and 60 minutes."""
+    from retrain_assets.errors import LedgerError
+
     platform: Platform = context.resources.platform
     cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
-    states = observe(context.instance, platform.ledger, specs.values())
-    requests: list[dg.RunRequest] = []
-    waiting: list[str] = []
-    for name, state in states.items():
-        latest = state.latest.get("drift_report")
-        if latest is None or latest.storage_id <= cursor.get(name, 0):
-            continue
-        if state.spec.retrain.conditions_needed > 1:
-            continue  # what takes several conditions is decided where all of them are looked at
-        if len(requests) >= _MAX_REQUESTS_PER_TICK:
-            break
-        alarmed = _alarmed_report(context, state, cursor.get(name), latest)
-        decision = Decision("wait", None, ("no alarm",))
-        if alarmed is not None:
-            moment = str(alarmed.storage_id) if state.spec.scheme else _content(state)
-            decision, request = retrain_request(
-                context.instance,
-                state,
-                platform,
-                alarmed.partition,
-                only=("drift",),
-                alarm=True,
-                drift_score=_score(alarmed.metadata),
-                run_key=moment,
-            )
-            if request is not None:
-                requests.append(request)
-            else:
-                waiting.append(f"{name}: {', '.join(decision.reasons)}")
-        if decision.action != "hold":
-            cursor[name] = latest.storage_id
-        elif name not in cursor:
-            # Without a cursor only the latest report counts, and a newer one would hide this one.
-            cursor[name] = latest.storage_id - 1
+    answers: list[Answer] = []
+    try:
+        states = observe(context.instance, platform.ledger, specs.values())
+        for name, state in states.items():
+            latest = state.latest.get("drift_report")
+            if latest is None or latest.storage_id <= cursor.get(name, 0):
+                continue
+            if state.spec.retrain.conditions_needed > 1:
+                continue  # what takes several conditions is decided where all of them are looked at
+            if _requested(answers) >= _MAX_REQUESTS_PER_TICK:
+                break
+            alarmed = _alarmed_report(context, state, cursor.get(name), latest)
+            found = None if alarmed is None else _answer_to(context, state, platform, alarmed)
+            if found is not None:
+                answers.append(found)
+            if found is None or not found.asked_again:
+                cursor[name] = latest.storage_id
+            elif name not in cursor:
+                # Without a cursor only the latest report counts, and a newer one would hide this one.
+                cursor[name] = latest.storage_id - 1
+        requests = recorded(platform.decisions, answers)
+    except LedgerError as error:
+        return _undecided(context, error)
     text = json.dumps(cursor, sort_keys=True)
     if not requests:
         context.update_cursor(text)
+        waiting = [f"{one.model}: {', '.join(one.decision.reasons)}" for one in answers]
         return dg.SkipReason(_first_few(waiting) or "no new report raises the alarm")
     return dg.SensorResult(run_requests=requests, cursor=text)
+
+
+def _answer_to(
+    context: dg.SensorEvaluationContext, state: ModelState, platform: Platform, alarmed: Latest
+) -> Answer:
+    return answer(
+        context.instance,
+        state,
+        platform,
+        alarmed.partition,
+        only=("drift",),
+        report=alarmed,
+        run_key=str(alarmed.storage_id) if state.spec.scheme else _content(state),
+    )
+
+
+def _requested(answers: Sequence[Answer]) -> int:
+    return sum(one.request is not None for one in answers)
+
+
+def _undecided(context: dg.SensorEvaluationContext, error: Exception) -> dg.SkipReason:
+    """A tick without the ledger: nothing is requested that is not on record, and the cursor stays."""
+    context.log.error(str(error))
+    return dg.SkipReason(f"nothing was decided: {error}")
 
 
 def _content(state: ModelState) -> str:
@@ -352,31 +365,20 @@ def _alarmed_report(
     against a former champion raises no alarm about the present one.
     """
     if after is None:
-        return latest if _alarms(state, latest.metadata) else None
+        return latest if state.alarms(latest) else None
     key = asset_key(state.spec.name, "drift_report")
-    found = context.instance.fetch_materializations(
+    landed = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=1000
     )
-    for record in found.records:  # newest first
+    for record in landed.records:  # newest first
         materialization = record.asset_materialization
         if materialization is None:
             continue
         values = {name: value.value for name, value in materialization.metadata.items()}
-        if _alarms(state, values):
-            return Latest(record.storage_id, record.partition_key, record.timestamp, values)
+        found = Latest(record.storage_id, record.partition_key, record.timestamp, values)
+        if state.alarms(found):
+            return found
     return None
-
-
-def _alarms(state: ModelState, report: Mapping[str, object]) -> bool:
-    present = f"champion v{state.champion.version}" if state.champion else None
-    reference = str(report.get("reference"))
-    stale = reference.startswith("champion v") and reference != present
-    return bool(report.get("alarm")) and not stale
-
-
-def _score(report: Mapping[str, object]) -> float | None:
-    score = report.get("drift_score")
-    return float(score) if isinstance(score, int | float) else None
 
 
 # ------------------------------------------------------- first champion, and conditions but drift
@@ -386,135 +388,49 @@ def _freshness(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SensorResult | dg.SkipReason:
     """Trains the first champion as soon as there is enough data, and retrains a model whose
-    champion's data is older than `retrain.max_age`, that has `retrain.on_new_partitions` new ones, or
-    whose code or spec changed (`retrain.on_change`); and decides about the models that are retrained
-    only when several conditions hold at once."""
+    champion performs worse than `retrain.on_performance` allows, has come to cost more than
+    `retrain.cost`, whose data is older than `retrain.max_age`, that has `retrain.on_new_partitions` new
+    ones, or whose code or spec changed (`retrain.on_change`); and decides about the models that are
+    retrained only when several conditions hold at once. Puts on record why the others wait."""
+    from retrain_assets.errors import LedgerError
+
     platform: Platform = context.resources.platform
-    states = observe(context.instance, platform.ledger, specs.values())
-    requests: list[dg.RunRequest] = []
-    waiting: list[str] = []
-    for state in states.values():
-        features = state.latest.get("features")
-        if features is None:
-            continue
-        if len(requests) >= _MAX_REQUESTS_PER_TICK:
-            break
-        moment = features.partition or _content(state)
-        if state.vacancy is not None:  # the first champion of this data was asked for before
-            moment += f"|after {state.vacancy.sequence}"
-        report = state.latest.get("drift_report")
-        jointly = state.spec.retrain.conditions_needed > 1
-        decision, request = retrain_request(
-            context.instance,
-            state,
-            platform,
-            features.partition,
-            only=(*_BY_ITSELF, "drift") if jointly else _BY_ITSELF,
-            run_key=moment,
-            alarm=_alarms(state, report.metadata) if jointly and report else None,
-            drift_score=_score(report.metadata) if jointly and report else None,
-        )
-        if request is not None:
-            requests.append(request)
-        elif decision.trigger is not None:
-            waiting.append(f"{state.spec.name}: {', '.join(decision.reasons)}")
-        elif fields := unmeasured(state.spec.retrain):
-            waiting.append(
-                f"{state.spec.name}: {', '.join(fields)}: only replay measures this so far"
+    answers: list[Answer] = []
+    try:
+        states = observe(context.instance, platform.ledger, specs.values())
+        for state in states.values():
+            if _requested(answers) >= _MAX_REQUESTS_PER_TICK:
+                break
+            features, report = state.latest.get("features"), state.latest.get("drift_report")
+            if features is None:
+                continue
+            moment = features.partition or _content(state)
+            if state.vacancy is not None:  # the first champion of this data was asked for before
+                moment += f"|after {state.vacancy.sequence}"
+            jointly = state.spec.retrain.conditions_needed > 1
+            found = answer(
+                context.instance,
+                state,
+                platform,
+                features.partition,
+                only=(*_BY_ITSELF, "drift") if jointly else _BY_ITSELF,
+                report=report,
+                run_key=moment,
             )
+            # Between features and report of a partition nothing is known yet that is worth a row.
+            seen = report is not None and report.partition == features.partition
+            answers.append(found if seen or found.decision.trigger else found.unrecorded())
+        requests = recorded(platform.decisions, answers)
+    except LedgerError as error:
+        return _undecided(context, error)
     if not requests:
+        waiting = [
+            f"{one.model}: {', '.join(one.decision.reasons)}"
+            for one in answers
+            if one.decision.trigger is not None
+        ]
         return dg.SkipReason(_first_few(waiting) or "no champion needs to be retrained")
     return dg.SensorResult(run_requests=requests)
-
-
-def _attempt(instance: dg.DagsterInstance, key: str) -> int | None:
-    """Which attempt at a retraining is due now: 1 the first time, None where none is.
-
-    A run that failed before there was a candidate (the registry was away, say) is tried again after
-    ever longer waits. A rejection never gets here: its candidate is the last retraining.
-    """
-    records = instance.get_run_records(filters=dg.RunsFilter(tags={Tag.REQUEST: key}), limit=10)
-    if not records:
-        return 1
-    if len(records) > len(_RETRY_AFTER_SECONDS):
-        return None
-    waited = datetime.now(UTC).timestamp() - records[0].create_timestamp.timestamp()
-    return len(records) + 1 if waited >= _RETRY_AFTER_SECONDS[len(records) - 1] else None
-
-
-def retrain_request(
-    instance: dg.DagsterInstance,
-    state: ModelState,
-    platform: Platform,
-    partition: str | None,
-    *,
-    only: tuple[Trigger, ...],
-    run_key: str,
-    alarm: bool | None = None,
-    drift_score: float | None = None,
-) -> tuple[Decision, dg.RunRequest | None]:
-    """Decide about one model, and the run to request if the answer is to retrain.
-
-    The cheap state of a tick knows the partition written last; before a run is requested, the
-    stored partitions are listed, so that a backfill of old days neither counts as new data nor
-    hides that there is too little of it.
-
-    Args:
-        partition: the newest feature partition as far as the tick knows.
-        only: triggers that the caller answers for; the others are somebody else's.
-        run_key: what makes this request unique, beside the model and the trigger.
-        alarm: whether a new drift report raises the alarm; None where the caller does not look.
-        drift_score: that report's score.
-    """
-    spec = state.spec
-    needed = state.evidence(partition, partitions=0).needed
-
-    def ask(key: str | None, partitions: int, new: int | None, past: History) -> Decision:
-        evidence = state.evidence(
-            key, partitions=partitions, alarm=alarm, drift_score=drift_score, new_partitions=new
-        )
-        if "schedule" in only:
-            evidence = dataclasses.replace(evidence, asked="schedule")
-        return decide(spec.retrain, evidence, past, state.now(key))
-
-    decision = ask(partition, needed, state.new_partitions(partition), state.history())
-    if decision.trigger is not None and decision.trigger not in only:
-        return Decision(
-            "wait", None, (f"the trigger '{decision.trigger}' has its own sensor",)
-        ), None
-    if decision.action != "retrain":
-        return decision, None
-    past, count, new = full_history(instance, state), needed, None
-    if spec.scheme is not None:
-        stored = platform.store.partitions(spec.name, "features")
-        if not stored:
-            return Decision("wait", decision.trigger, ("no feature partition is stored",)), None
-        partition, count = max(stored), len(stored)
-        new = state.new_partitions(partition, stored)
-    decision = ask(partition, count, new, past)
-    if decision.action != "retrain":
-        return decision, None
-    key = f"retrain|{spec.name}|{decision.trigger}|{run_key}"
-    if "change" in decision.fired:  # several changes may come on the same data
-        key += f"|{training_code(spec)}"
-    attempt = _attempt(instance, key)
-    if attempt is None:
-        waits = ("but its run for this data has failed and is not due again",)
-        return Decision("wait", decision.trigger, decision.reasons + waits), None
-    tags = {
-        Tag.KIND: "retrain",
-        Tag.MODEL: spec.name,
-        Tag.REQUEST: key,
-        Tag.TRIGGER: str(decision.trigger),
-        Tag.REASON: ", ".join(decision.reasons)[:200],
-        Tag.QUEUE: f"retrain:{spec.name}",
-    }
-    return decision, dg.RunRequest(
-        run_key=key if attempt == 1 else f"{key}|{attempt}",
-        asset_selection=retrain_keys(spec.name, partitioned=spec.scheme is not None),
-        partition_key=partition,
-        tags=tags,
-    )
 
 
 # ------------------------------------------------------------------- the registry follows the ledger

@@ -11,6 +11,8 @@ from retrain_assets.fleet.status import StatusRow
 from retrain_assets.orchestration.keys import STAGES
 from retrain_assets.orchestration.observe import ModelState, observe
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.orchestration.why import explained
+from retrain_assets.policy.record import Entry
 from retrain_assets.promotion.reviews import Review, Reviews
 from retrain_assets.settings import Settings
 from retrain_assets.spec.loading import BrokenSpec, SpecSet
@@ -59,10 +61,14 @@ def status_rows(
     states = observe(instance, platform.ledger, chosen, STAGES)
     runs = _latest_runs(instance)
     waiting = Reviews(platform.ledger).waiting(list(states))
+    decided = platform.decisions.newest(list(states))
     rows = [
-        _with_review(
-            _row(state, runs.get(name), failed=_failed(instance, runs.get(name), name)),
-            waiting.get(name),
+        _with_decision(
+            _with_review(
+                _row(state, runs.get(name), failed=_failed(instance, runs.get(name), name)),
+                waiting.get(name),
+            ),
+            decided.get(name),
         )
         for name, state in states.items()
     ]
@@ -73,7 +79,7 @@ def status_rows(
 
 def _with_review(row: StatusRow, review: Review | None) -> StatusRow:
     """The row with what awaits a person's approval."""
-    if review is None:
+    if review is None or review.version == row.champion:
         return row
     since = f"{review.reviewed_at:%Y-%m-%d %H:%M} UTC"
     if review.expected_version != row.champion:
@@ -87,6 +93,15 @@ def _with_review(row: StatusRow, review: Review | None) -> StatusRow:
         awaits=review.version,
         note="; ".join(filter(None, (row.note, note))),
     )
+
+
+def _with_decision(row: StatusRow, entry: Entry | None) -> StatusRow:
+    """The row with the last decision about the model."""
+    if entry is None:
+        return row
+    said = explained(entry, None, {}, {}).summary
+    text = f"last decision {entry.decided_at:%Y-%m-%d %H:%M} UTC, {said}"
+    return dataclasses.replace(row, decision=text)
 
 
 def _broken_row(broken: BrokenSpec) -> StatusRow:
@@ -135,6 +150,8 @@ def _row(state: ModelState, run: dg.RunRecord | None, *, failed: bool) -> Status
         name, note = "retraining", ""
     elif champion is None:
         name, note = "waiting", "no champion yet"
+        if state.vacancy is not None:
+            note = f"no champion since v{state.vacancy.version} was deleted from the registry"
     elif values.get("alarm"):
         name, note = "drifting", "the drift alarm is raised"
     else:

@@ -6,10 +6,11 @@ policy can be fed with it.
 """
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-__all__ = ["Direction", "Kind", "Performance"]
+__all__ = ["Direction", "Kind", "Performance", "compact", "expanded"]
 
 Direction = Literal["maximize", "minimize"]
 Kind = Literal["realised", "estimated"]
@@ -75,3 +76,32 @@ class Performance:
         if self.low is None or self.high is None:
             return f"{self.kind} {self.metric}{where}: {value} ({self.problem})"
         return f"{self.kind} {self.metric} {value} [{self.low:.4g}, {self.high:.4g}]{where}"
+
+
+_SHARED = ("metric", "direction", "confidence")
+_OWN = ("kind", "partition", "value", "se", "low", "high", "n", "method", "problem")
+
+
+def compact(performances: Iterable[Performance]) -> dict[str, Any]:
+    """Performances of one metric as a small JSON document; numbers to eight digits.
+
+    >>> one = Performance("mae", "minimize", "realised", "2024-01-01", 3.5, 0.1, 3.3, 3.7, 0.95, 9, "t")
+    >>> expanded(compact([one])) == (one,)
+    True
+    """
+    found = list(performances)
+    if not found:
+        return {"rows": []}
+    shared = {name: getattr(found[0], name) for name in _SHARED}
+    return {**shared, "rows": [[_rounded(getattr(one, name)) for name in _OWN] for one in found]}
+
+
+def expanded(document: Mapping[str, Any]) -> tuple[Performance, ...]:
+    """The performances that `compact` was given."""
+    rows: Sequence[Sequence[Any]] = document["rows"]
+    shared = {name: document[name] for name in _SHARED} if rows else {}
+    return tuple(Performance(**shared, **dict(zip(_OWN, row, strict=True))) for row in rows)
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.8g}") if isinstance(value, float) else value

@@ -1,6 +1,6 @@
 """When to retrain, as a pure function of evidence and history. Knows no orchestrator, no I/O."""
 
 from retrain_assets.policy.decide import Decision, Trigger, decide
-from retrain_assets.policy.evidence import Evidence, History, PastRun, unmeasured
+from retrain_assets.policy.evidence import Evidence, History, PastRun
 
-__all__ = ["Decision", "Evidence", "History", "PastRun", "Trigger", "decide", "unmeasured"]
+__all__ = ["Decision", "Evidence", "History", "PastRun", "Trigger", "decide"]

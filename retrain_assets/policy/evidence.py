@@ -12,9 +12,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from retrain_assets.performance.measured import Performance
-from retrain_assets.spec.model import Retrain
 
-__all__ = ["Evidence", "History", "PastRun", "unmeasured"]
+__all__ = ["Evidence", "History", "PastRun"]
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,3 @@ class History:
     last_retraining: datetime | None = None
     rejections: int | None = None
     runs: Sequence[PastRun] | None = None
-
-
-def unmeasured(retrain: Retrain) -> tuple[str, ...]:
-    """Fields of a policy whose evidence only replay has: the live system does not gather it yet.
-
-    They never fire there, which `retrain check` and the freshness sensor say.
-    """
-    asked = {
-        "retrain.on_performance": retrain.on_performance is not None,
-        "retrain.cost": retrain.cost is not None,
-        "retrain.needs_prediction_drift": retrain.needs_prediction_drift,
-    }
-    return tuple(name for name, is_asked in asked.items() if is_asked)

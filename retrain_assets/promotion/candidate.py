@@ -11,7 +11,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version as package_version
@@ -35,8 +35,17 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.registry import MlflowRegistry
     from retrain_assets.training.evaluation import Evaluation
     from retrain_assets.training.model import TabularModel
+    from retrain_assets.training.split import WindowPlan
 
-__all__ = ["Candidate", "build_candidate", "load_evidence"]
+__all__ = [
+    "Candidate",
+    "TrainingRows",
+    "build_candidate",
+    "load_evidence",
+    "planned_fingerprint",
+    "train_model",
+    "training_rows",
+]
 
 _DOCUMENT = "candidate_model"
 
@@ -112,7 +121,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class TrainingRows:
     """The rows of one training, cut into what is trained on and what is held out."""
 
     train: "pa.Table"
@@ -130,8 +139,12 @@ class _Rows:
 
     @cached_property
     def data_digest(self) -> str:
-        text = json.dumps(dict(self.fingerprints), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Hash over the fingerprints of all partitions of the window."""
+        return _digest(self.fingerprints)
+
+    def fingerprint(self, spec: ModelSpec) -> str:
+        """Names the training of these rows."""
+        return _fingerprint_of(spec, self.data_digest, self.trained_on, self.holdout_name)
 
 
 def build_candidate(
@@ -158,13 +171,13 @@ def build_candidate(
     from retrain_assets.promotion.model_files import store_model
     from retrain_assets.training.lightgbm_trainer import feature_importance
 
-    rows = _partitioned(spec, partition, store) if partition else _unpartitioned(spec, store)
-    fingerprint = _fingerprint(spec, rows)
+    rows = training_rows(spec, partition, store) if partition else _unpartitioned(spec, store)
+    fingerprint = rows.fingerprint(spec)
     log(
         f"training on {rows.trained_on} ({rows.train.num_rows:,} rows), holdout {rows.holdout_name}"
     )
     found = registry.find(spec.name, fingerprint)
-    model = registry.load(found) if found else _train(spec, rows)
+    model = registry.load(found) if found else train_model(spec, rows.train)
     champion = ledger.champion(spec.name)
     evaluation = _evaluate(spec, rows, model, champion, registry)
     versus = f"v{champion.version}" if champion else "none"
@@ -214,7 +227,7 @@ def build_candidate(
 
 def _store_reference(
     spec: ModelSpec,
-    rows: _Rows,
+    rows: TrainingRows,
     model: "TabularModel",
     fingerprint: str,
     importance: Mapping[str, float],
@@ -261,15 +274,33 @@ def load_evidence(store: "TableStore", candidate: Candidate) -> "Evaluation":
     return Evaluation.from_table(pq.read_table(pa.BufferReader(content)))
 
 
-def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
+def training_rows(
+    spec: ModelSpec,
+    partition: str,
+    store: "TableStore",
+    existing: Collection[str] | None = None,
+) -> TrainingRows:
+    """What a candidate for `partition` is trained and judged on.
+
+    Args:
+        spec: a model with partitions.
+        partition: the newest partition that the candidate may know.
+        store: has the feature partitions.
+        existing: the feature partitions that exist; by default all that are stored. Replay gives
+            those that existed when `partition` came.
+
+    Raises:
+        TrainingError, TableError: too few partitions, or one is damaged.
+    """
     from retrain_assets.training.split import plan_window
 
     assert spec.scheme is not None
-    existing = store.partitions(spec.name, "features")
+    if existing is None:
+        existing = store.partitions(spec.name, "features")
     plan = plan_window(spec.scheme, partition, spec.train, spec.min_window, existing)
     train = store.read(spec.name, "features", list(plan.train_keys))
     holdout = store.read_with_partition(spec.name, "features", list(plan.holdout_keys))
-    return _Rows(
+    return TrainingRows(
         train=train,
         holdout=holdout.drop_columns(["__partition__"]),
         last=store.read(spec.name, "features", [plan.train_keys[-1]]),
@@ -285,7 +316,7 @@ def _partitioned(spec: ModelSpec, partition: str, store: "TableStore") -> _Rows:
     )
 
 
-def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
+def _unpartitioned(spec: ModelSpec, store: "TableStore") -> TrainingRows:
     import numpy as np
 
     from retrain_assets.errors import TrainingError
@@ -306,7 +337,7 @@ def _unpartitioned(spec: ModelSpec, store: "TableStore") -> _Rows:
         until, since = f"row {train[-1]:012d}", f"row {holdout[0]:012d}"
     else:
         until, since = str(np.max(order[train])), str(np.min(order[holdout]))
-    return _Rows(
+    return TrainingRows(
         train=table.take(train),
         holdout=table.take(holdout),
         last=None,
@@ -325,32 +356,56 @@ def _span(keys: tuple[str, ...]) -> str:
     return keys[0] if len(keys) == 1 else f"{keys[0]} to {keys[-1]}"
 
 
-def _fingerprint(spec: ModelSpec, rows: _Rows) -> str:
+def _digest(fingerprints: Mapping[str, str]) -> str:
+    text = json.dumps(dict(fingerprints), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def planned_fingerprint(
+    spec: ModelSpec, plan: "WindowPlan", fingerprints: Mapping[str, str]
+) -> str:
+    """The fingerprint that the training of a window will have, before any row is read.
+
+    Args:
+        spec: the model.
+        plan: the window.
+        fingerprints: of the feature partitions, by key; others may be among them.
+    """
+    data = _digest({key: fingerprints[key] for key in plan.keys})
+    return _fingerprint_of(spec, data, _span(plan.train_keys), _span(plan.holdout_keys))
+
+
+def _fingerprint_of(spec: ModelSpec, data_digest: str, trained_on: str, holdout: str) -> str:
     """Same data, same settings, same trainer version and same cut: the same model."""
     document = {
         "model": spec.name,
-        "data": rows.data_digest,
+        "data": data_digest,
         "training": spec.training_hash,
         "trainer": f"lightgbm {package_version('lightgbm')}",
-        "trained_on": rows.trained_on,
-        "holdout": rows.holdout_name,
+        "trained_on": trained_on,
+        "holdout": holdout,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _train(spec: ModelSpec, rows: _Rows) -> "TabularModel":
+def train_model(spec: ModelSpec, train: "pa.Table") -> "TabularModel":
+    """Train the spec's model on these rows; the same rows give the same model.
+
+    Raises:
+        TrainingError: rows or parameters that cannot be trained on.
+    """
     from retrain_assets.training.encoding import feature_names
     from retrain_assets.training.lightgbm_trainer import train_lightgbm
 
     time_column = (spec.train.time_column,) if spec.train.time_column else ()
     columns = feature_names(
-        rows.train.column_names,
+        train.column_names,
         target=spec.target,
         exclude=tuple(dict.fromkeys((*spec.train.exclude, *time_column))),
         group=spec.train.group,
     )
     return train_lightgbm(
-        rows.train,
+        train,
         target=spec.target,
         task=spec.task,
         feature_columns=columns,
@@ -362,7 +417,7 @@ def _train(spec: ModelSpec, rows: _Rows) -> "TabularModel":
 
 def _evaluate(
     spec: ModelSpec,
-    rows: _Rows,
+    rows: TrainingRows,
     model: "TabularModel",
     champion: "Promotion | None",
     registry: "MlflowRegistry",
@@ -382,7 +437,9 @@ def _evaluate(
     )
 
 
-def _earlier_uses(spec: ModelSpec, rows: _Rows, fingerprint: str, store: "TableStore") -> int:
+def _earlier_uses(
+    spec: ModelSpec, rows: TrainingRows, fingerprint: str, store: "TableStore"
+) -> int:
     """Count this comparison on its holdout; how many other candidates were compared on it before.
 
     The same candidate counts once, however often it is built.
@@ -428,7 +485,7 @@ def _latency(model: "TabularModel", holdout: "pa.Table", *, rows: int, times: in
     return float(np.quantile(taken[1:], 0.95, method="higher"))
 
 
-def _saw_holdout(champion: "Promotion | None", fingerprint: str, rows: _Rows) -> bool:
+def _saw_holdout(champion: "Promotion | None", fingerprint: str, rows: TrainingRows) -> bool:
     """Whether the champion was trained on part of the holdout; retraining an older partition."""
     if champion is None or champion.fingerprint == fingerprint:
         return False
@@ -456,7 +513,7 @@ def _pictures(
 def _register(
     spec: ModelSpec,
     partition: str | None,
-    rows: _Rows,
+    rows: TrainingRows,
     model: "TabularModel",
     fingerprint: str,
     evaluation: "Evaluation",

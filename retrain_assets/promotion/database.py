@@ -60,7 +60,8 @@ class Database:
         except sa.exc.SQLAlchemyError as error:
             raise LedgerError(
                 f"promotion ledger {_shown(engine)}: {_cause(error, engine)}; check that the "
-                "database runs, that the URL is right and that the user may create and write tables"
+                "database runs, that its disk has space, that the URL is right and that the user may "
+                "create and write tables"
             ) from None
 
     def engine(self) -> "Engine":

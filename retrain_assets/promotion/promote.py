@@ -5,8 +5,9 @@ follow. It trusts no earlier check: a candidate that was materialized alone is j
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from retrain_assets.errors import ChampionChanged, Declined, RolledBack
 from retrain_assets.promotion.candidate import Candidate, load_evidence
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
     from retrain_assets.promotion.ledger import Ledger, Promotion
     from retrain_assets.promotion.registry import MlflowRegistry
+    from retrain_assets.promotion.validation import Validation
+    from retrain_assets.training.evaluation import Evaluation
 
-__all__ = ["Outcome", "judge", "judge_and_promote", "project_champion"]
+__all__ = ["Outcome", "judge", "judge_and_promote", "judge_evaluation", "project_champion"]
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,6 @@ def judge(
 ) -> tuple[Candidate, GateReport, str]:
     """The gate's verdict on the stored candidate, from its stored evidence alone.
 
-    Rows of one partition are one cluster where there are enough of them (`time_blocks`), and, for
-    ranking, where no group lies in several of them.
-
     Args:
         spec: the model.
         partition: the candidate's.
@@ -145,20 +145,10 @@ def judge(
         TableError: there is no candidate for the partition, or no evidence.
     """
     candidate = Candidate.stored(store, spec.name, partition)
-    evaluation = load_evidence(store, candidate)
-    units = time_blocks(evaluation.row_partitions)
-    if units is not None and evaluation.groups is not None and not nested(evaluation.groups, units):
-        units = None
-    report = evaluate_gate(
-        y_true=evaluation.y_true,
-        scores=evaluation.scores,
-        groups=evaluation.groups,
-        gate=spec.gate,
-        metric=spec.metric,
-        seed=spec.train.seed,
-        champion_seen_holdout=candidate.champion_saw_holdout,
-        units=units,
-        columns=evaluation.columns,
+    report = judge_evaluation(
+        spec,
+        load_evidence(store, candidate),
+        champion_saw_holdout=candidate.champion_saw_holdout,
         measured=candidate.measured,
         earlier_uses=candidate.earlier_uses,
         validation=candidate.validation,
@@ -169,6 +159,47 @@ def judge(
         champion_version=candidate.champion_version,
     )
     return candidate, report, sentence
+
+
+def judge_evaluation(
+    spec: ModelSpec,
+    evaluation: "Evaluation",
+    *,
+    champion_saw_holdout: bool,
+    measured: Mapping[str, float],
+    earlier_uses: int = 0,
+    validation: "Validation | Literal['not asked'] | None" = "not asked",
+) -> GateReport:
+    """The gate's verdict on truth and scores; for a stored candidate and for replay.
+
+    Rows of one partition are one cluster where there are enough of them (`time_blocks`), and, for
+    ranking, where no group lies in several of them.
+
+    Args:
+        spec: the model.
+        evaluation: of the holdout.
+        champion_saw_holdout, measured, earlier_uses, validation: as in `gate.evaluate_gate`.
+
+    Raises:
+        TrainingError: as `gate.evaluate_gate`.
+    """
+    units = time_blocks(evaluation.row_partitions)
+    if units is not None and evaluation.groups is not None and not nested(evaluation.groups, units):
+        units = None
+    return evaluate_gate(
+        y_true=evaluation.y_true,
+        scores=evaluation.scores,
+        groups=evaluation.groups,
+        gate=spec.gate,
+        metric=spec.metric,
+        seed=spec.train.seed,
+        champion_seen_holdout=champion_saw_holdout,
+        units=units,
+        columns=evaluation.columns,
+        measured=measured,
+        earlier_uses=earlier_uses,
+        validation=validation,
+    )
 
 
 def project_champion(model: str, *, registry: "MlflowRegistry", ledger: "Ledger") -> list[str]:

@@ -234,8 +234,13 @@ class Reviews:
             return _rows_of(connection, model)[::-1]
 
 
-def review_text(review: Review) -> str:
-    """What a person needs to decide about a review that waits: the comparison, and the commands."""
+def review_text(review: Review, champion: str | None) -> str:
+    """What a person needs to decide about a review that waits: the comparison, and the commands.
+
+    Args:
+        review: what waits.
+        champion: version of the present champion, None if there is none.
+    """
     from retrain_assets.promotion.gate import GateReport
 
     report = GateReport.from_json(json.dumps(review.evidence["gate"]))
@@ -247,6 +252,14 @@ def review_text(review: Review) -> str:
         for criterion in report.criteria
         if criterion.required
     ]
+    decide = [
+        f'retrain promote {review.model} {review.version} --reason "..."',
+        f'retrain reject {review.model} {review.version} --reason "..."',
+    ]
+    if review.expected_version != champion:
+        compared = f"v{review.expected_version}" if review.expected_version else "no champion"
+        now = f"v{champion} is champion now" if champion else "there is no champion now"
+        decide = [f"It was compared with {compared}, but {now}: retrain, or reject it"]
     return "\n".join(
         [
             f"{review.model} v{review.version}{partition}: awaits approval since "
@@ -254,8 +267,7 @@ def review_text(review: Review) -> str:
             f"trained on {candidate['trained_on']}, judged on {candidate['holdout']}",
             *asked,
             review.reason,
-            f'retrain promote {review.model} {review.version} --reason "..."',
-            f'retrain reject {review.model} {review.version} --reason "..."',
+            *decide,
         ]
     )
 

@@ -49,7 +49,7 @@ def next_alpha(past: Sequence[tuple[float, float]], fraction: float, alpha: floa
     0.05
     >>> first = next_alpha([], 0.5, 0.05)
     >>> first, round(next_alpha([(0.5, first)], 1.0, 0.05), 4)
-    (0.025, 0.0325)
+    (0.025, 0.0354)
     """
     spent, grid, density = _before(tuple(past))
     due = alpha * fraction - spent

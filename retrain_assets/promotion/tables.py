@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlalchemy import MetaData, Table
 
-__all__ = ["REVISIONS", "VERSION_TABLE", "metadata", "outcomes", "promotions", "reviews"]
+__all__ = [
+    "REVISIONS",
+    "VERSION_TABLE",
+    "data_states",
+    "decisions",
+    "judgements",
+    "metadata",
+    "outcomes",
+    "promotions",
+    "reviews",
+]
 
 VERSION_TABLE = "retrain_schema"
 """Where the revision of the database stands. Not `alembic_version`: MLflow and Dagster use that name,
 and a team may give all three one database."""
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """All revisions, oldest first; the last is the one of this release. Written out, since asking Alembic
 would cost every process its import."""
 
@@ -95,6 +105,47 @@ def metadata() -> "MetaData":
             "model", "sequence", "through_partition", name="outcomes_model_sequence_through"
         ),
     )
+    sa.Table(
+        "decisions",
+        found,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("model", sa.String(200), nullable=False),
+        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("decided_at", sa.String(40), nullable=False),
+        sa.Column("data_time", sa.String(40), nullable=False),
+        sa.Column("partition", sa.String(64)),
+        sa.Column("action", sa.String(16), nullable=False),
+        sa.Column("trigger", sa.String(32)),
+        sa.Column("reasons", sa.JSON, nullable=False),
+        sa.Column("evidence", sa.JSON, nullable=False),
+        sa.UniqueConstraint("model", "state", name="decisions_model_state"),
+    )
+    sa.Table(
+        "judgements",
+        found,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("model", sa.String(200), nullable=False),
+        sa.Column("run_id", sa.String(64), nullable=False),
+        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("partition", sa.String(64)),
+        sa.Column("version", sa.String(64), nullable=False),
+        sa.Column("training_code", sa.String(200), nullable=False),
+        sa.Column("verdict", sa.String(16), nullable=False),
+        sa.Column("sentence", sa.Text, nullable=False),
+        sa.Column("expected_gain", sa.Float),
+        sa.Column("compute_seconds", sa.Float),
+        sa.Column("judged_at", sa.String(40), nullable=False),
+        sa.UniqueConstraint("model", "run_id", name="judgements_model_run"),
+    )
+    sa.Table(
+        "data_states",
+        found,
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("model", sa.String(200), nullable=False, index=True),
+        sa.Column("partition", sa.String(64), nullable=False),
+        sa.Column("problem", sa.Text, nullable=False),
+        sa.Column("recorded_at", sa.String(40), nullable=False),
+    )
     return found
 
 
@@ -111,3 +162,18 @@ def reviews() -> "Table":
 def outcomes() -> "Table":
     """One row per look of the guard at a promotion: the gain that was realised so far; append-only."""
     return metadata().tables["outcomes"]
+
+
+def decisions() -> "Table":
+    """One row per state of affairs that was decided about; append-only."""
+    return metadata().tables["decisions"]
+
+
+def judgements() -> "Table":
+    """One row per run that judged a candidate: what came of a decision; append-only."""
+    return metadata().tables["judgements"]
+
+
+def data_states() -> "Table":
+    """One row per partition whose data turned out bad, and one when it was mended; append-only."""
+    return metadata().tables["data_states"]

@@ -947,7 +947,7 @@ class ModelSpec(_Frozen):
             )
         problems += [
             f"retrain.{field}: only with partitions"
-            for field in ("cost", "on_new_partitions")
+            for field in ("on_performance", "cost", "on_new_partitions")
             if getattr(self.retrain, field) is not None
         ]
         if self.retrain.min_new_partitions > 1:

@@ -23,6 +23,7 @@ __all__ = [
     "CANDIDATE",
     "CHAMPION",
     "Evaluation",
+    "check_same_classes",
     "evaluate_on_holdout",
     "score_array",
     "score_labelled",
@@ -316,10 +317,21 @@ def _check_comparable(candidate: TabularModel, champion: TabularModel) -> None:
             f"'{champion.target}' ({champion.task}), the candidate '{candidate.target}' "
             f"({candidate.task}); give the changed model a new name"
         )
-    if champion.classes != candidate.classes:
+    check_same_classes(candidate.classes, champion.classes)
+
+
+def check_same_classes(
+    candidate: tuple[Label, ...] | None, champion: tuple[Label, ...] | None
+) -> None:
+    """Two models of one target know the same classes.
+
+    Raises:
+        TrainingError: they do not.
+    """
+    if champion != candidate:
         raise TrainingError(
             f"champion and candidate cannot be compared: the champion knows the classes "
-            f"{list(champion.classes or ())}, the candidate {list(candidate.classes or ())}; take a "
+            f"{list(champion or ())}, the candidate {list(candidate or ())}; take a "
             "train.window in which all classes occur, or give the model with the new classes a new "
             "name"
         )

@@ -59,7 +59,8 @@ def test_the_server_comes_up_with_every_sensor_and_schedule_on(server: DevServer
     repository = server.wait_until_ready()
     sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
     assert sensors == dict.fromkeys(
-        ("arrivals", "drift_sensor", "failure_alerts", "freshness_sensor"), "RUNNING"
+        ("arrivals", "champion_sensor", "drift_sensor", "failure_alerts", "freshness_sensor"),
+        "RUNNING",
     )
     (schedule,) = repository["schedules"]
     assert schedule["scheduleState"]["status"] == "RUNNING"
@@ -148,7 +149,7 @@ def test_the_asset_graph_shows_the_five_assets_of_the_model(
     for stage in STAGES:
         expect(page.get_by_text(stage, exact=True).first).to_be_visible()
     expect(page.get_by_text("365 partitions")).to_have_count(len(STAGES))
-    expect(page.get_by_text(re.compile(r"/ 7 Passed"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"/ 8 Passed"))).to_be_visible()
     page.screenshot(path=screenshots / "graph.png")
 
 
@@ -169,7 +170,9 @@ def test_a_drift_report_shows_its_verdict_its_distributions_and_its_history(
     expect(page.get_by_text("champion v1", exact=True)).to_be_visible()
     page.get_by_text("[Show Markdown]").first.click()
     expect(page.get_by_text(re.compile(r"of 8 features drifted"))).to_be_visible()
-    expect(page.get_by_text(re.compile(rf"{last} \(.* rows\) against champion v1"))).to_be_visible()
+    expect(
+        page.get_by_text(re.compile(rf"{last} \(.* rows\) against\s+champion v1"))
+    ).to_be_visible()
     # Two colours of the legend and a distribution per feature.
     pictures = page.locator('img[src^="data:image/svg+xml,"]')
     expect(pictures).to_have_count(10)

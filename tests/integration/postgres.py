@@ -21,7 +21,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-__all__ = ["PostgresServer", "postgres_server"]
+__all__ = [
+    "PASSWORD",
+    "USER",
+    "PostgresServer",
+    "binaries",
+    "identity",
+    "postgres_server",
+    "wait_for",
+]
 
 USER = "retrain"
 PASSWORD = "Tr0ub4dor&3"
@@ -54,7 +62,7 @@ class PostgresServer:
         return self.url(name)
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """Folder with initdb and postgres; fails, never skips, where there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if found:
@@ -64,7 +72,7 @@ def _binaries() -> Path:
     pytest.fail("PostgreSQL is not installed: no initdb in /usr/lib/postgresql/*/bin or on PATH")
 
 
-def _identity() -> dict[str, Any]:
+def identity() -> dict[str, Any]:
     """Arguments of subprocess that leave root, which PostgreSQL refuses to run as."""
     if os.geteuid() != 0:
         return {}
@@ -79,7 +87,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
+def wait_for(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     engine = sa.create_engine(server.url(), poolclass=sa.NullPool)
     while time.monotonic() < deadline and process.poll() is None:
@@ -97,35 +105,35 @@ def postgres_server() -> Iterator[PostgresServer]:
     """A server of this test session, on a free port, in a folder that is removed afterwards."""
     # Not tmp_path: its parents are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="retrain-postgres-"))
-    identity = _identity()
-    if identity:
-        os.chown(folder, identity["user"], identity["group"])
+    who = identity()
+    if who:
+        os.chown(folder, who["user"], who["group"])
     password_file = folder / "password"
     password_file.write_text(PASSWORD)
     password_file.chmod(0o644)
     data = folder / "data"
     server = PostgresServer(_free_port(), folder / "log")
-    binaries = _binaries()
+    folder_of_binaries = binaries()
     subprocess.run(
         [
-            str(binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
+            str(folder_of_binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
             f"--pwfile={password_file}", "-E", "UTF8", "--locale=C", "--no-sync",
         ],
-        check=True, capture_output=True, cwd=folder, **identity,
+        check=True, capture_output=True, cwd=folder, **who,
     )  # fmt: skip
     with open(server.log, "wb") as log:
         process = subprocess.Popen(
             [
-                str(binaries / "postgres"), "-D", str(data), "-p", str(server.port),
+                str(folder_of_binaries / "postgres"), "-D", str(data), "-p", str(server.port),
                 "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
                 "-c", "fsync=off", "-c", "shared_buffers=32MB",
                 # Not UTC, so that code which relies on the server's zone is found out.
                 "-c", "timezone=America/New_York",
             ],
-            stdout=log, stderr=subprocess.STDOUT, cwd=folder, **identity,
+            stdout=log, stderr=subprocess.STDOUT, cwd=folder, **who,
         )  # fmt: skip
         try:
-            _wait(server, process)
+            wait_for(server, process)
             yield server
         finally:
             process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are cut

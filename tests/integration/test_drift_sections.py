@@ -53,7 +53,10 @@ def _store_champion(store, spec):
 
 
 def _watched(store, spec, day, predict=_scores, champion=CHAMPION):
-    (item,) = watch(spec, [day], store, champion, DAYS, predict)
+    def of_partitions(keys):
+        return predict(store.read("flights", "features", keys))
+
+    (item,) = watch(spec, [day], store, champion, DAYS, of_partitions)
     return item.report
 
 

@@ -6,10 +6,11 @@ the ledger. `World.loop.tick()` is one tick of the daemon with the runs that it 
 
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.keys import Tag, asset_key, monitor_keys, retrain_keys
 from retrain_assets.orchestration.local import Executed, LocalLoop
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.promotion.decisions import Judgement
 from retrain_assets.promotion.ledger import Candidate, Promotion
 from retrain_assets.settings import Settings
 from retrain_assets.spec.loading import SpecSet, load_specs
@@ -201,6 +203,18 @@ class World:
         for key in keys:
             self.platform.store.write(name, "features", key, pa.table({"y": [0, 1]}))
         self.report("features", keys[-1], name)
+
+    def judged(
+        self, partition: str, name: str = "churn", *, version: str = "2", verdict: str = "reject",
+        code: str = "",
+    ) -> None:  # fmt: skip
+        """Record that a retraining has ended with a judged candidate."""
+        self.platform.decisions.record_judgement(
+            Judgement(
+                name, str(uuid.uuid4()), "", partition, version, code, verdict, "test", None, None,
+                datetime.now(UTC),
+            )
+        )  # fmt: skip
 
     def promote(self, partition: str, name: str = "churn") -> None:
         """Write a champion into the ledger as if it had been trained for `partition`."""

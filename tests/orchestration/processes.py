@@ -21,7 +21,7 @@ def environment(world: World, **variables: str) -> dict[str, str]:
     inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return {
         **inherited,
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "DAGSTER_HOME": str(world.folder / "dagster"),
         "RETRAIN_HOME": str(world.folder / "home"),
         "PYTHONWARNINGS": "ignore",

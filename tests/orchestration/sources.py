@@ -1,8 +1,9 @@
 """Python sources of the orchestration tests: small, seeded, steered by a JSON file.
 
 The file `world.json` in `folder` says which partitions exist, from which one on the data has
-drifted, which ones break the contract, and whether the source answers at all. It is read at every
-call, so that a test, and the processes that it starts, see the same world.
+drifted, or the labels alone are the other way round, which ones break the contract, and whether the
+source answers at all. It is read at every call, so that a test, and the processes that it starts, see
+the same world.
 """
 
 import json
@@ -39,6 +40,8 @@ def load(
     rng = np.random.default_rng(zlib.crc32(f"{task} {key}".encode()))
     drifted = world["drift_from"] is not None and key >= world["drift_from"]
     frame = _MAKERS[task](rng, rows, drifted)
+    if world.get("flip_from") is not None and key >= world["flip_from"]:
+        frame["y"] = 1 - frame["y"]  # the labels of a binary model turn round, the features stay
     if task == "ranking":
         frame["query"] = [f"{key}/{row // 4}" for row in range(rows)]
     if key in world["bad"].get(name, []):

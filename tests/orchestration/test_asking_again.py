@@ -5,7 +5,9 @@ import json
 import pytest
 from orchestration.harness import World, day, days, succeeded
 
-from retrain_assets.orchestration import sensors
+from retrain_assets.orchestration import deciding
+from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
+from retrain_assets.orchestration.keys import retrain_keys
 
 
 def asked_for(world: World) -> list[tuple[str, ...]]:
@@ -44,12 +46,12 @@ def test_a_bad_day_is_asked_for_again_after_ever_longer_waits_and_then_no_more(
     world.add()
     world.say(bad={"churn": [day(1)]})
     world.ingest(day(1))
-    for wait in sensors._RETRY_AFTER_SECONDS:
+    for wait in RETRY_AFTER_SECONDS:
         age(world, wait / 2)
         assert asked_for(world) == []
         age(world, wait / 2)
         assert asked_for(world) == [(day(1), day(1))]
-    age(world, 10 * max(sensors._RETRY_AFTER_SECONDS))
+    age(world, 10 * max(RETRY_AFTER_SECONDS))
     assert asked_for(world) == []
 
 
@@ -95,10 +97,49 @@ def test_a_first_training_that_failed_is_tried_again_later_and_then_no_more(
 ) -> None:
     world.add(train={"params": {"no_such_parameter": 1}})
     succeeded(world.ingest(*days(1, 6)))
-    monkeypatch.setattr(sensors, "_RETRY_AFTER_SECONDS", (0, 0, 3600))
+    monkeypatch.setattr(deciding, "RETRY_AFTER_SECONDS", (0, 0, 3600))
     tried = []
     for _ in range(5):
         tried += world.loop.tick("freshness_sensor")
     assert [run.success for run in tried] == [False] * 3
     assert len({run.request.run_key for run in tried}) == 3
     assert "no_such_parameter" in tried[0].error
+
+
+def test_a_drift_retraining_that_failed_is_tried_again_without_a_new_report(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add(train={"params": {"no_such_parameter": 1}})
+    world.store_features(*days(1, 6))
+    world.promote(day(6))
+    world.report("drift_report", day(6), alarm=False)
+    assert world.loop.evaluate("drift_sensor") == []
+    world.store_features(day(7))
+    world.report("drift_report", day(7), alarm=True)
+    monkeypatch.setattr(deciding, "RETRY_AFTER_SECONDS", (0, 3600))
+    tried = [run for _ in range(4) for run in world.loop.tick("drift_sensor")]
+    assert [run.success for run in tried] == [False] * 2
+    assert [run.request.tags["retrain/trigger"] for run in tried] == ["drift"] * 2
+    monkeypatch.setattr(deciding, "RETRY_AFTER_SECONDS", (0,))
+    assert world.loop.evaluate("drift_sensor") == [], "these were all the tries there are"
+    monkeypatch.setattr(deciding, "RETRY_AFTER_SECONDS", (0, 0, 0))
+    assert world.loop.evaluate("drift_sensor") == [], "the alarm is answered"
+    assert len(world.platform.decisions.last("churn", 9)) == 1, "one state of affairs, one row"
+
+
+def test_a_candidate_that_nobody_judged_is_judged_by_the_next_attempt(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    succeeded(world.ingest(*days(1, 6)))
+    (request,) = world.loop.evaluate("freshness_sensor")
+    # The run dies between its two steps.
+    alone = request._replace(asset_selection=retrain_keys("churn", partitioned=True)[:1])
+    assert world.loop.execute("freshness_sensor", alone).success
+    assert world.platform.ledger.champion("churn") is None
+    assert world.loop.evaluate("freshness_sensor") == [], "the next attempt is not due yet"
+    monkeypatch.setattr(deciding, "RETRY_AFTER_SECONDS", (0, 0, 0))
+    succeeded(world.loop.tick("freshness_sensor"))
+    assert world.champion().version == "1", "the candidate of the first attempt"
+    assert world.versions() == ["1"], "it is not trained again"
+    assert world.loop.evaluate("freshness_sensor") == []

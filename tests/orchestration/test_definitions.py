@@ -20,7 +20,7 @@ from retrain_assets.orchestration import executors
 from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.executors import PRELOAD, executor_of
 from retrain_assets.orchestration.factory import model_assets
-from retrain_assets.orchestration.keys import STAGES, asset_key, checks_of
+from retrain_assets.orchestration.keys import REPLAY, STAGES, asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions
 from retrain_assets.orchestration.quarantine import quarantine_assets
 from retrain_assets.orchestration.schedules import build_schedules
@@ -66,8 +66,8 @@ def graph(tmp_path_factory):
 # ------------------------------------------------------------------------------ one model's graph
 
 
-def test_a_model_is_five_assets_in_a_row(graph):
-    assert graph.get_all_asset_keys() == {asset_key("churn", stage) for stage in STAGES}
+def test_a_model_is_five_assets_in_a_row_and_its_replay_beside_them(graph):
+    assert graph.get_all_asset_keys() == {asset_key("churn", stage) for stage in (*STAGES, REPLAY)}
     parents = {
         key.path[1]: {parent.path[1] for parent in graph.get(key).parent_keys}
         for key in graph.get_all_asset_keys()
@@ -78,6 +78,7 @@ def test_a_model_is_five_assets_in_a_row(graph):
         "drift_report": {"features"},
         "candidate_model": {"features"},
         "promoted_model": {"candidate_model"},
+        "policy_replay": {"features"},
     }
 
 
@@ -126,7 +127,8 @@ def test_every_asset_has_its_checks(graph):
         key: {check.name for check in graph.get(key).check_keys}
         for key in graph.get_all_asset_keys()
     }
-    assert found == {asset_key("churn", stage): set(checks_of(_spec(), stage)) for stage in STAGES}
+    stages = (*STAGES, REPLAY)
+    assert found == {asset_key("churn", stage): set(checks_of(_spec(), stage)) for stage in stages}
     assert "beats_champion" in found[asset_key("churn", "promoted_model")]
 
 
@@ -225,6 +227,21 @@ def test_a_group_of_its_own_replaces_the_model_s_name():
     assert {a.group_names_by_key[a.key] for a in model_assets(_spec(group="fleet"))} == {"fleet"}
 
 
+def test_only_a_person_replays_and_only_a_model_with_partitions(graph, tmp_path):
+    assert not graph.get(asset_key("churn", REPLAY)).is_partitioned
+    defs = _build(tmp_path / "specs", BASE)
+    for sensor in defs.get_repository_def().sensor_defs:
+        assert REPLAY not in str(sensor.asset_selection), sensor.name
+    one = _spec(
+        partitions="none",
+        source={"files": "/data/all.parquet"},
+        features={},
+        train={"holdout": 0.2},
+        drift={},
+    )
+    assert {asset.key.path[1] for asset in model_assets(one)} == set(STAGES)
+
+
 def test_many_models_share_sensors_and_schedules(tmp_path):
     schedules = ["0 6 * * 1", "0  6 * * 1", "0 7 * * *", None]
     defs = _build(
@@ -233,10 +250,13 @@ def test_many_models_share_sensors_and_schedules(tmp_path):
           for n, schedule in enumerate(schedules)),
     )  # fmt: skip
     repository = defs.get_repository_def()
-    assert len(repository.sensor_defs) == 4
+    assert len(repository.sensor_defs) == 5
     assert len(repository.schedule_defs) == 2
-    assert [job.name for job in repository.get_all_jobs()] == ["__ASSET_JOB"]
-    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 20
+    assert sorted(job.name for job in repository.get_all_jobs()) == [
+        "__ASSET_JOB",
+        "change_champion",
+    ]
+    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 24
 
 
 def test_automation_off_means_off_until_somebody_turns_it_on(tmp_path):
@@ -272,7 +292,7 @@ def test_a_broken_spec_is_in_quarantine_and_the_others_load(tmp_path):
     graph = defs.resolve_asset_graph()
     assert graph.get_all_asset_keys() == {
         dg.AssetKey(["quarantine", "torn"]),
-        *(asset_key(model, stage) for model in ("churn", "sales") for stage in STAGES),
+        *(asset_key(model, stage) for model in ("churn", "sales") for stage in (*STAGES, REPLAY)),
     }
     node = graph.get(dg.AssetKey(["quarantine", "torn"]))
     assert node.group_name == "quarantine"
@@ -342,7 +362,7 @@ def test_a_name_given_twice_stays_in_quarantine_until_one_of_them_changes(tmp_pa
 def test_any_name_in_a_broken_file_makes_an_asset_that_loads(tmp_path, name):
     defs = _build(tmp_path / "specs", BASE, yaml.safe_dump({"name": name, "zzz": 1}))
     dg.Definitions.validate_loadable(defs)
-    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 6
+    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 7
 
 
 # ---------------------------------------- what a spec may say, Dagster must take: or all models fall
@@ -516,7 +536,7 @@ def test_loading_the_definitions_imports_no_heavy_library_and_touches_no_disk(tm
     by_us, at_all, assets = map(json.loads, result.stdout.splitlines()[-3:])
     assert by_us == []
     assert at_all == []
-    assert assets == 10
+    assert assets == 12
     assert not home.exists()
 
 

@@ -35,7 +35,7 @@ def change(world: World, tags: dict[str, str] | None = None, **config: Any) -> E
     result = job.execute_in_process(
         instance=world.instance,
         run_config={
-            "ops": {"change_champion": {"config": {"model": "churn", **config}}},
+            "ops": {"change": {"config": {"model": "churn", **config}}},
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },
         tags=tags,
@@ -136,6 +136,25 @@ def test_an_approval_is_refused_when_the_version_no_longer_loads(
     assert "loading churn v2" in done.stderr
     assert waiting.champion().version == "1"
     assert "churn" in Reviews(waiting.platform.ledger).waiting()
+
+
+def test_what_was_compared_with_a_former_champion_says_so_wherever_it_is_shown(
+    waiting: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion = waiting.champion()
+    waiting.platform.ledger.replace_lost(champion, None, actor="test", reason="deleted")
+    shown = retrain(waiting, monkeypatch, "promote", "churn").stdout
+    assert "It was compared with v1, but there is no champion now: retrain, or reject it" in shown
+    assert "retrain promote churn 2" not in shown
+    (row,) = status_rows(waiting.instance, waiting.platform, waiting.specs)
+    assert (row.state, row.awaits) == ("waiting", None)
+    assert row.note == (
+        "no champion since v1 was deleted from the registry; v2 awaits approval, but was compared "
+        "with v1; retrain"
+    )
+    done = retrain(waiting, monkeypatch, "promote", "churn", "2", "--reason", "agreed")
+    assert done.exit_code == 2
+    assert "was compared with champion v1, but now there is none" in done.stderr
 
 
 def test_the_job_promotes_tells_the_asset_and_is_found_by_its_tags(waiting: World) -> None:

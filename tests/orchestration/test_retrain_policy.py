@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-import dagster as dg
 import pytest
 from orchestration.harness import World, day, days, succeeded
 
@@ -25,8 +24,7 @@ def promoted(world: World):
         world.store_features(*days(1, 6))
         world.promote(day(6))
         code = training_code(world.specs.models["churn"].spec)
-        world.report("candidate_model", day(6), training_code=code)
-        world.report("promoted_model", day(6))
+        world.judged(day(6), version="1", verdict="promote", code=code)
         return world
 
     return make
@@ -49,7 +47,7 @@ def test_so_many_new_partitions_are_a_reason_once_they_are_stored(promoted) -> N
     assert asked(world) == []
     world.store_features(day(10))
     assert asked(world) == [("new_data", day(10))]
-    world.report("candidate_model", day(10))
+    world.judged(day(10))
     assert asked(world) == []
 
 
@@ -64,15 +62,9 @@ def test_fewer_new_partitions_than_the_minimum_hold_an_old_champion_back(promote
 def test_changed_code_is_retrained_once_also_on_the_same_data(promoted) -> None:
     world = promoted(on_change=True)
     assert asked(world) == [], "nothing changed"
-    world.report("candidate_model", day(6), training_code="another")
+    world.judged(day(6), code="another")
     assert asked(world) == [("change", day(6))]
     assert asked(world) == [], "the run is requested"
-
-
-def test_a_candidate_of_an_older_release_is_no_change(promoted) -> None:
-    world = promoted(on_change=True)
-    world.report("candidate_model", day(6))
-    assert asked(world) == []
 
 
 def test_a_retraining_records_the_code_that_change_compares(world: World) -> None:
@@ -83,15 +75,14 @@ def test_a_retraining_records_the_code_that_change_compares(world: World) -> Non
 
 def test_each_rejection_doubles_the_wait_and_a_promotion_ends_it(promoted) -> None:
     world = promoted(max_age="1d", backoff={"first": "2d", "at_most": "30d"})
-    world.report("candidate_model", day(8), model_version="2")
-    world.report("candidate_model", day(8), model_version="2")  # run again: the same candidate
-    world.report("candidate_model", day(9), model_version="3")  # the second rejection
+    world.judged(day(8), version="2")
+    world.judged(day(8), version="2")  # run again: the same candidate
+    world.judged(day(9), version="3")  # the second rejection
     world.store_features(*days(10, 12))
     assert asked(world) == [], "four days from day 9 on"
     world.store_features(day(13))
     assert asked(world) == [("age", day(13))]
-    world.report("candidate_model", day(13), model_version="4")
-    world.report("promoted_model", day(13))
+    world.judged(day(13), version="4", verdict="promote")
     world.store_features(day(14))
     assert asked(world) == [("age", day(14))]
 
@@ -133,19 +124,6 @@ def test_a_weak_alarm_is_no_reason_where_a_score_is_asked_for(promoted) -> None:
         world.store_features(day(n))
         world.report("drift_report", day(n), alarm=True, drift_score=score)
         assert asked(world, "drift_sensor") == expected
-
-
-def test_a_condition_that_nothing_measures_yet_is_named_by_the_sensor(promoted) -> None:
-    world = promoted(on_performance={"floor": 0.6})
-    repository = world.loop.definitions.get_repository_def()
-    context = dg.build_sensor_context(
-        instance=world.instance,
-        repository_def=repository,
-        resources={"platform": world.platform},
-        sensor_name="freshness_sensor",
-    )
-    data = repository.get_sensor_def("freshness_sensor").evaluate_tick(context)
-    assert "churn: retrain.on_performance: only replay measures" in str(data.skip_message)
 
 
 def test_compute_seconds_of_real_runs_use_the_budget_up(world: World) -> None:

@@ -211,7 +211,7 @@ def test_a_new_alarm_after_the_cooldown_requests_again_and_within_it_does_not(
 ) -> None:
     land(watched, 7, alarm=True)
     assert len(requests_of(watched, "drift_sensor")) == 1
-    watched.report("candidate_model", day(7))
+    watched.judged(day(7))
     for n in (8, 9):
         land(watched, n, alarm=True)
         assert requests_of(watched, "drift_sensor") == []
@@ -241,7 +241,7 @@ def test_an_alarm_that_is_held_at_the_first_tick_of_all_is_not_lost(watched: Wor
 
 
 def test_an_alarm_does_not_retrain_on_data_that_was_trained_on_already(watched: World) -> None:
-    watched.report("candidate_model", day(7))
+    watched.judged(day(7))
     land(watched, 7, alarm=True)
     assert requests_of(watched, "drift_sensor") == []
 
@@ -298,7 +298,7 @@ def test_a_champion_that_is_too_old_is_retrained_once_for_each_new_partition(wor
     assert request.tags["retrain/trigger"] == "age"
     assert request.partition_key == day(10)
     assert requests_of(world, "freshness_sensor") == []
-    world.report("candidate_model", day(10))
+    world.judged(day(10))
     assert requests_of(world, "freshness_sensor") == [], "the same data would give the same model"
 
 

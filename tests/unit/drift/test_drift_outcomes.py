@@ -42,7 +42,7 @@ def test_scores_that_moved_are_told_and_are_no_feature():
 
 
 def test_a_champion_that_cannot_score_is_told_and_can_be_stored():
-    row = unscorable(_table(1), _table(2), "feature 'x' was trained as number")
+    row = unscorable(_table(1), 600, "feature 'x' was trained as number")
     report = _report(_table(1), _table(2), Sections(prediction=(row,)))
     assert report.reasons[-1].startswith(
         "the champion cannot score the 600 current rows: feature 'x'"

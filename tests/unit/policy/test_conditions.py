@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from retrain_assets.performance.measured import Performance
-from retrain_assets.policy import Evidence, History, decide, unmeasured
+from retrain_assets.policy import Evidence, History, decide
 from retrain_assets.spec.model import Retrain
 
 NOW = datetime(2024, 3, 1, tzinfo=UTC)
@@ -169,15 +169,3 @@ def test_all_reasons_are_given_not_only_the_first():
     decision = _decide(TWO, champion_age=11 * DAY, new_partitions=9)
     assert decision.fired == ("age", "new_data")
     assert len(decision.reasons) == 2
-
-
-def test_what_only_replay_measures_is_named_by_its_field():
-    assert unmeasured(Retrain()) == ()
-    policy = {
-        "on_performance": {"floor": 0.5},
-        "cost": {"retraining": 1, "per_unit_loss": 1},
-        "needs_prediction_drift": True,
-    }
-    assert unmeasured(Retrain.model_validate(policy)) == (
-        "retrain.on_performance", "retrain.cost", "retrain.needs_prediction_drift",
-    )  # fmt: skip

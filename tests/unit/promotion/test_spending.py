@@ -1,5 +1,6 @@
 """Looks at growing data together err as rarely as one look would."""
 
+import doctest
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from retrain_assets.promotion import intervals, spending
 from retrain_assets.promotion.quantiles import normal_quantile
 from retrain_assets.promotion.spending import next_alpha
 
@@ -62,3 +64,8 @@ def test_nothing_is_left_where_the_looks_before_have_spent_it() -> None:
     assert next_alpha([(0.8, 0.04)], 0.5, 0.05) == 0.0
     assert next_alpha([(0.8, 0.04)], 0.5, 0.2) == 0.0, "time does not run backwards"
     assert next_alpha([(0.5, 0.05)], 0.9, 0.05) == 0.0
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    for module in (spending, intervals):
+        assert doctest.testmod(module).failed == 0

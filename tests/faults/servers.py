@@ -1,0 +1,106 @@
+"""Servers that tests may kill and start again: PostgreSQL, and MLflow on it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from contracts.test_registry_contract import free_port, wait_until_healthy
+from integration.postgres import PASSWORD, USER, PostgresServer, binaries, identity, wait_for
+
+
+class Postgres:
+    """A PostgreSQL server of its own on a fixed port."""
+
+    def __init__(self) -> None:
+        # Not tmp_path: its parents are closed to the user that the server runs as.
+        self._folder = Path(tempfile.mkdtemp(prefix="retrain-faults-"))
+        self._as = identity()
+        if self._as:
+            os.chown(self._folder, self._as["user"], self._as["group"])
+        password = self._folder / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        self.server = PostgresServer(free_port(), self._folder / "log")
+        subprocess.run(
+            [
+                str(binaries() / "initdb"), "-D", str(self._folder / "data"), "-U", USER,
+                "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync",
+            ],
+            check=True, capture_output=True, cwd=self._folder, **self._as,
+        )  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), which recovers what was committed before a kill."""
+        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+        with open(self.server.log, "ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    str(binaries() / "postgres"), "-D", str(self._folder / "data"),
+                    "-p", str(self.server.port), "-c", "listen_addresses=127.0.0.1",
+                    "-c", "unix_socket_directories=", "-c", "shared_buffers=32MB",
+                ],
+                stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, start_new_session=True,
+                **self._as,
+            )  # fmt: skip
+        wait_for(self.server, self._process)
+
+    def kill(self) -> None:
+        """SIGKILL the server with all its processes; backends lead no group of their own sessions."""
+        assert self._process is not None
+        children = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True,
+            check=False,
+        ).stdout.split()  # fmt: skip
+        os.kill(self._process.pid, signal.SIGKILL)
+        for child in map(int, children):
+            try:
+                os.kill(child, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._process.wait(30)
+
+    def remove(self) -> None:
+        """End it for good."""
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self._folder)
+
+
+class MlflowServer:
+    """`mlflow server` with one worker on a fixed port."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self._folder = folder
+        self._database = database
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again)."""
+        log = self._folder / "server.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
+                    "--port", str(self._port), "--workers", "1",
+                    "--backend-store-uri", self._database,
+                    "--artifacts-destination", str(self._folder / "store"),
+                ],
+                cwd=self._folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            )  # fmt: skip
+        wait_until_healthy(self._process, self.url, log)
+
+    def kill(self) -> None:
+        """SIGKILL the server with its worker."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(30)

@@ -1,0 +1,221 @@
+"""Replays of small histories: cached, killed, in several processes, over drift that nobody sees."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retrain_assets.data.tables import TableStore
+from retrain_assets.errors import ReplayError
+from retrain_assets.replay.history import snapshot
+from retrain_assets.replay.run import Replay, replay
+from retrain_assets.spec.model import ModelSpec
+
+START = date(2024, 1, 1)
+ROWS = 150
+
+
+def spec(**changes: Any) -> ModelSpec:
+    document = {
+        "name": "churn",
+        "partitions": {"every": "day", "start": START},
+        "source": {"files": "/data/{partition}.parquet"},
+        "target": "y",
+        "task": "binary",
+        "train": {
+            "window": 8,
+            "min_window": 8,
+            "holdout": 4,
+            "label_delay": 1,
+            "params": {"n_estimators": 10, "num_leaves": 5, "num_threads": 1},
+        },
+        "drift": {"min_rows": 50, "alert": {"of_last": 3, "at_least": 2}},
+        "retrain": {"on_drift": True, "min_new_partitions": 3},
+        "gate": {"metric": "accuracy", "min_rows": 50, "resamples": 400},
+    }
+    return ModelSpec.model_validate(document | changes)
+
+
+def key(n: int) -> str:
+    return (START + timedelta(days=n)).isoformat()
+
+
+def filled(
+    folder: Path, days: int, flips: Callable[[int], bool] = lambda n: False, without: int = -1
+) -> TableStore:
+    """Feature partitions in which x decides y; on some days the other way round."""
+    store = TableStore(str(folder))
+    for n in range(days):
+        rng = np.random.default_rng(n)
+        x, z = rng.normal(size=(2, ROWS))
+        y = (rng.random(ROWS) < 1 / (1 + np.exp(-3 * x))) != flips(n)
+        table = pa.table({"x": x, "z": z, "y": y.astype(np.int64)})
+        if n == without:
+            table = table.set_column(2, "y", pa.nulls(ROWS, pa.int64()))
+        store.write("churn", "features", key(n), table)
+    return store
+
+
+def outcomes(found: Replay, name: str) -> list[tuple[str, str, str]]:
+    (walk,) = found.walks[name]
+    return [(one.partition, one.trigger, one.outcome) for one in walk.retrainings]
+
+
+def test_labels_that_flip_while_features_stay_are_seen_by_performance_alone(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 40, flips=lambda n: n >= 20)
+    model = spec(retrain={"on_performance": {"max_drop": 0.05, "of_last": 3, "at_least": 2}})
+    found = replay(
+        model, store=store, folder=tmp_path / "replay", workers=1,
+        policies=["drift", "performance"],
+    )  # fmt: skip
+    drift, performance = outcomes(found, "drift"), outcomes(found, "performance")
+    assert [trigger for _, trigger, _ in drift] == ["first"]
+    assert performance[1][1] == "performance"
+    # Flipped labels of day 20 and 21 are known, with a delay of one day, on day 22.
+    assert performance[1][0] == key(22)
+    assert any(outcome == "promoted" for _, _, outcome in performance[1:])
+    result = found.result
+    assert result.policy("performance").value > result.policy("drift").value + 0.1
+    assert result.policy("drift").value == result.policy("never").value
+
+
+def test_a_second_replay_trains_nothing_and_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = filled(tmp_path / "live", 16)
+    first = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    from retrain_assets.promotion import candidate
+
+    monkeypatch.setattr(candidate, "train_model", None)
+    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", None)
+    again = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    assert again.result == first.result
+    assert {name: outcomes(again, name) for name in ("combined", "every_7")} == {
+        name: outcomes(first, name) for name in ("combined", "every_7")
+    }
+
+
+def test_a_partition_that_was_written_again_is_replayed_again(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 16)
+    first = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    filled(tmp_path / "live", 16, flips=lambda n: n == 14)
+    again = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    assert again.result.policy("never").value < first.result.policy("never").value
+
+
+def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 14)
+    alone = replay(spec(), store=store, folder=tmp_path / "one", workers=1)
+    both = replay(spec(), store=store, folder=tmp_path / "two", workers=2)
+    for one, two in zip(alone.result.policies, both.result.policies, strict=True):
+        assert (one.value, one.retrainings, one.promotions) == (
+            two.value, two.retrainings, two.promotions,
+        )  # fmt: skip
+
+
+def test_a_replay_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 20)
+    (tmp_path / "spec.json").write_text(spec().model_dump_json(), encoding="utf-8")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from retrain_assets.data.tables import TableStore\n"
+        "from retrain_assets.replay.run import replay\n"
+        "from retrain_assets.spec.model import ModelSpec\n"
+        "folder = Path(sys.argv[1])\n"
+        "spec = ModelSpec.model_validate_json((folder / 'spec.json').read_text())\n"
+        "replay(spec, store=TableStore(str(folder / 'live')), folder=folder / 'replay', workers=1)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    trainings = tmp_path / "replay" / "trainings"
+    until = time.monotonic() + 60
+    while not (trainings.exists() and len(list(trainings.glob("[!.]*"))) >= 3):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in trainings.glob("[!.]*")}
+    found = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    assert found.result.trainings > len(kept)
+    for name, written in kept.items():
+        assert (trainings / name).stat().st_mtime_ns == written, "it was trained again"
+    fresh = replay(spec(), store=store, folder=tmp_path / "fresh", workers=1)
+    assert [one.value for one in found.result.policies] == [
+        one.value for one in fresh.result.policies
+    ]
+
+
+def test_a_partition_without_labels_counts_for_nobody(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 16, without=12)
+    found = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
+    (walk,) = found.walks["never"]
+    (empty,) = [one for one in walk.served if one.partition == key(12)]
+    assert (empty.value, empty.rows) == (None, 0)
+    assert found.result.rows == ROWS * (found.result.partitions - 1)
+
+
+def test_prices_make_a_policy_and_a_column(tmp_path: Path) -> None:
+    from retrain_assets.replay.render import frontier_picture, markdown, text
+
+    store = filled(tmp_path / "live", 26, flips=lambda n: n >= 16)
+    prices = {"retraining": 0.3, "per_unit_loss": 1.0}
+    found = replay(
+        spec(retrain={"cost": prices}), store=store, folder=tmp_path / "replay", workers=1
+    )
+    result = found.result
+    cost = result.policy("cost")
+    assert "cost" in cost.triggers
+    expected = 0.3 * cost.retrainings - cost.gain * result.partitions
+    assert cost.cost == pytest.approx(expected)
+    assert result.policy("never").cost == 0
+    assert result.recommendation is not None
+    shown = text(result)
+    assert "Recommended: " in shown
+    assert "no change*" in shown
+    assert "oracle" in shown
+    assert "| random |" in markdown(result)
+    assert frontier_picture(result).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("task", "metric"), [("regression", "mae"), ("multiclass", "log_loss")])
+def test_other_tasks_are_replayed_too(tmp_path: Path, task: str, metric: str) -> None:
+    store = TableStore(str(tmp_path / "live"))
+    for n in range(16):
+        rng = np.random.default_rng(n)
+        x = rng.normal(size=ROWS) + 0.1 * n
+        y: Any = 3 * x + rng.normal(size=ROWS)
+        if task == "multiclass":
+            y = np.select([y < -1, y < 2], ["low", "middle"], "high")
+        store.write("churn", "features", key(n), pa.table({"x": x, "y": y}))
+    model = spec(
+        task=task, gate={"metric": metric, "min_rows": 50, "resamples": 400},
+        retrain={"on_performance": {"max_drop": 0.1}},
+    )  # fmt: skip
+    found = replay(model, store=store, folder=tmp_path / "replay", workers=1)
+    best = dict(found.result.oracle)[0]
+    never = found.result.policy("never").value
+    assert best == pytest.approx(never), "without a retraining hindsight is never"
+    assert all(value <= never + 1e-9 for _, value in found.result.oracle), "less is better"
+
+
+def test_a_history_that_is_too_short_says_how_much_is_needed(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 9)
+    with pytest.raises(ReplayError, match=r"needs at least 10 feature partitions .* got 9"):
+        snapshot(spec(), store, tmp_path / "copy")
+
+
+def test_a_partition_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="'yesterday' is not a partition key"):
+        snapshot(spec(), TableStore(str(tmp_path)), tmp_path / "copy", first="yesterday")
