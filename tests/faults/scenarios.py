@@ -85,9 +85,9 @@ class Deployment:
         """Of every stored partition, by table and key."""
         found = {}
         for table in ("raw_data", "features"):
-            keys = self.store.partitions(NAME, table)
-            for key, value in self.store.fingerprints(NAME, table, sorted(keys)).items():
-                found[f"{table} {key}"] = value
+            keys = sorted(self.store.partitions(NAME, table))
+            values = self.store.fingerprints(NAME, table, keys) if keys else {}
+            found |= {f"{table} {key}": value for key, value in values.items()}
         return found
 
 
