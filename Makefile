@@ -36,7 +36,7 @@ dev: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## The Dagster UI with sensors a
 	  $(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(PORT)
 
 test: $(STAMP)  ## All tests
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -32,7 +32,6 @@ __all__ = ["postgres_server"]  # a fixture of this module, too
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.xdist_group("registry"),  # one server, however many processes test
 ]
 
 

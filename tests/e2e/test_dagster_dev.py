@@ -22,7 +22,6 @@ from retrain_assets.spec.loading import load_specs
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("e2e"),
     pytest.mark.timeout(1200),
 ]
 
@@ -178,14 +177,14 @@ def test_a_drift_report_shows_its_verdict_its_distributions_and_its_history(
     expect(pictures).to_have_count(10)
     drawn = "images => images.every(image => image.complete && image.naturalWidth > 10)"
     assert pictures.evaluate_all(drawn)
-    page.screenshot(path=screenshots / "drift_report.png")
+    page.screenshot(path=screenshots / "drift_report.png", animations="disabled")
 
     page.get_by_role("button", name="Close").click()
     page.get_by_text("[Show Markdown]").nth(1).click()
     heat_map = page.get_by_alt_text(re.compile(r"drift of 8 features over 60 partitions"))
     expect(heat_map).to_be_visible()
     assert heat_map.evaluate("image => image.complete && image.naturalWidth > 700")
-    page.screenshot(path=screenshots / "drift_history.png")
+    page.screenshot(path=screenshots / "drift_history.png", animations="disabled")
 
 
 def test_the_gate_shows_every_criterion_with_its_numbers(

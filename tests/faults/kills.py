@@ -8,6 +8,7 @@ output. Forks, because importing MLflow anew for each of hundreds of kills would
 import importlib
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,22 @@ def _import(name: str) -> None:
         importlib.import_module(name)
     except ImportError:
         return  # a name that the child made up at run time (plugins do)
+
+
+def assert_all_held(folder: Path, scenario: str, part: int = 0, parts: int = 1) -> None:
+    """Kill in a process of its own; fails where anything but the kill itself went wrong."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "faults.kills", str(folder / "bench"), scenario,
+         str(part), str(parts)],
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=590, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    wrong = [
+        one for one in outcomes if (one["killed"], one["readers"], one["finished"]) != (-9, 0, 0)
+    ]
+    assert not wrong, f"{wrong}\n{done.stderr[-4000:]}"
+    assert len(outcomes) >= 1
 
 
 def main(folder: Path, scenario: str, shard: int = 0, of: int = 1) -> None:

@@ -24,7 +24,6 @@ from retrain_assets.promotion.registry import MlflowRegistry
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.xdist_group("server faults"),
 ]
 
 
