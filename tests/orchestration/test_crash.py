@@ -84,10 +84,13 @@ def test_a_daemon_killed_between_evaluation_and_submission_loses_nothing_and_rep
             time.sleep(6)  # one more tick of every sensor, which must find nothing to do
         runs = instance.get_runs()
     keys = Counter(run.tags["dagster/run_key"] for run in runs)
+    # Which of the two monitor runs comes last is chance; the first training is asked for once.
+    first = [key for key in keys if key in (f"retrain|churn|first|{day(n)}" for n in (2, 6))]
+    assert len(first) == 1
     assert keys == {
         f"monitor|churn|{day(1)}..{day(2)}|1": 1,
         f"monitor|churn|{day(4)}..{day(6)}|1": 1,
-        f"retrain|churn|first|{day(6)}": 1,
+        first[0]: 1,
     }
     assert [run.status for run in runs if not run.is_success] == []
     assert world.champion().partition == day(6)
