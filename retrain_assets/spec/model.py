@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -22,6 +20,8 @@ from pydantic import (
 )
 
 from retrain_assets.spec.partitions import Every, PartitionScheme
+from retrain_assets.spec.resources import Resources
+from retrain_assets.spec.section import Section
 from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, shown
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Train",
 ]
 
+Stage = Literal["raw_data", "features", "drift_report", "candidate_model", "promoted_model"]
 Task = Literal["binary", "multiclass", "regression", "ranking"]
 Metric = Literal[
     "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "f1", "f1_macro",
@@ -74,12 +75,6 @@ _TAG_KEY = re.compile(r"([A-Za-z0-9_.-]{1,63}/)?[A-Za-z0-9_.-]{1,63}")
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_.-]{0,63}")
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
-    )
-
-
 def _date(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -96,7 +91,7 @@ def _date(value: Any) -> Any:
 Day = Annotated[date, BeforeValidator(_date)]
 
 
-class Partitions(_Frozen):
+class Partitions(Section):
     """How the model's data is cut in time (UTC)."""
 
     every: Every = Field(description="Length of one partition; weeks begin on Monday.")
@@ -116,7 +111,7 @@ class Partitions(_Frozen):
         return self
 
 
-class SqlSource(_Frozen):
+class SqlSource(Section):
     """A query against any database that SQLAlchemy speaks to."""
 
     connection: Connection = Field(
@@ -131,7 +126,7 @@ class SqlSource(_Frozen):
     )
 
 
-class Source(_Frozen):
+class Source(Section):
     """Where the raw rows of a partition come from: exactly one of files, sql, python."""
 
     files: Connection | None = Field(
@@ -203,7 +198,7 @@ class Source(_Frozen):
         return "csv" if name.endswith((".csv", ".csv.gz")) else None
 
 
-class Column(_Frozen):
+class Column(Section):
     """What the contract promises about one raw column."""
 
     type: Literal["int", "float", "string", "bool", "timestamp"] | None = Field(
@@ -232,7 +227,7 @@ class Column(_Frozen):
         return self
 
 
-class Contract(_Frozen):
+class Contract(Section):
     """What raw data must look like; a breach fails raw_data before anything is written."""
 
     columns: dict[str, Column] = Field(
@@ -252,7 +247,7 @@ class Contract(_Frozen):
         return self
 
 
-class Features(_Frozen):
+class Features(Section):
     """How raw rows become a feature table (with the target): one of sql, python, or neither."""
 
     sql: str | None = Field(
@@ -299,7 +294,7 @@ _HoldoutPartitions = Annotated[int, Field(gt=0, le=100_000)]
 _HoldoutShare = Annotated[float, Field(gt=0, le=100_000)]
 
 
-class Train(_Frozen):
+class Train(Section):
     """What a candidate is trained on and how."""
 
     window: int | None = Field(
@@ -359,7 +354,7 @@ class Train(_Frozen):
         return value
 
 
-class Thresholds(_Frozen):
+class Thresholds(Section):
     """Effect sizes from which one feature counts as drifted."""
 
     ks: float = Field(0.1, gt=0, le=1, description="Kolmogorov-Smirnov distance, numbers.")
@@ -372,7 +367,7 @@ class Thresholds(_Frozen):
     unseen: float = Field(0.02, gt=0, le=1, description="Share of categories the reference lacks.")
 
 
-class Alarm(_Frozen):
+class Alarm(Section):
     """When drift of single partitions becomes an alarm."""
 
     share_of_features: float = Field(
@@ -394,7 +389,7 @@ class Alarm(_Frozen):
         return self
 
 
-class Multivariate(_Frozen):
+class Multivariate(Section):
     """All features together: can current rows be told apart from reference rows?"""
 
     auc: float = Field(
@@ -411,7 +406,7 @@ class Multivariate(_Frozen):
     )
 
 
-class Drift(_Frozen):
+class Drift(Section):
     """How drift is measured."""
 
     against: Literal["champion", "first_window"] = Field(
@@ -452,7 +447,7 @@ class Drift(_Frozen):
     exclude: tuple[str, ...] = Field((), description="Columns that are not watched.")
 
 
-class OnPerformance(_Frozen):
+class OnPerformance(Section):
     """How much worse the champion may get, in `gate.metric`; floor, max_drop or both."""
 
     floor: float | None = Field(None, description="Worst value of the metric that is put up with.")
@@ -484,7 +479,7 @@ class OnPerformance(_Frozen):
         return self
 
 
-class Cost(_Frozen):
+class Cost(Section):
     """Prices in one unit (money, seconds): retrain when staleness has come to cost more."""
 
     retraining: float = Field(gt=0, description="Cost of one retraining.")
@@ -496,7 +491,7 @@ class Cost(_Frozen):
     )
 
 
-class Backoff(_Frozen):
+class Backoff(Section):
     """Longer and longer waits while candidates are rejected (data time)."""
 
     first: Duration = Field(
@@ -511,7 +506,7 @@ class Backoff(_Frozen):
         return self
 
 
-class RetrainBudget(_Frozen):
+class RetrainBudget(Section):
     """What retrainings may use up in any 7 days; only a person's demand goes beyond."""
 
     runs_per_week: int | None = Field(None, ge=1, description="Retrainings that were started.")
@@ -526,7 +521,7 @@ class RetrainBudget(_Frozen):
         return self
 
 
-class Retrain(_Frozen):
+class Retrain(Section):
     """What starts a retraining, and what holds it back.
 
     The schedule, the first champion and a person start one by themselves; the conditions (on_drift,
@@ -643,7 +638,7 @@ class Retrain(_Frozen):
         return value
 
 
-class Slices(_Frozen):
+class Slices(Section):
     """Parts of the holdout on which the candidate may not be worse than the champion."""
 
     columns: tuple[str, ...] = Field(
@@ -663,7 +658,7 @@ class Slices(_Frozen):
     )
 
 
-class GroupGaps(_Frozen):
+class GroupGaps(Section):
     """How differently groups of people may be treated (task binary)."""
 
     columns: tuple[str, ...] = Field(
@@ -686,7 +681,7 @@ class GroupGaps(_Frozen):
         return self
 
 
-class Budgets(_Frozen):
+class Budgets(Section):
     """What serving the candidate may cost, as measured when it is built."""
 
     size_bytes: int | None = Field(None, ge=1, description="Largest size of the model's files.")
@@ -698,7 +693,7 @@ class Budgets(_Frozen):
     )
 
 
-class Guard(_Frozen):
+class Guard(Section):
     """Comparing a promoted model with the one it replaced, on rows that came after its holdout."""
 
     partitions: int = Field(
@@ -729,7 +724,7 @@ class Guard(_Frozen):
     )
 
 
-class Gate(_Frozen):
+class Gate(Section):
     """What a candidate must show before it becomes champion."""
 
     metric: Metric | None = Field(None, description="Metric; by default the task's first.")
@@ -812,7 +807,7 @@ class Gate(_Frozen):
         return tuple(dict.fromkeys(c for s in sections if s is not None for c in s.columns))
 
 
-class FreshnessWindow(_Frozen):
+class FreshnessWindow(Section):
     """How long an asset may go without a new materialization (wall-clock time)."""
 
     warn: Duration | None = Field(None, description="Warn after this.")
@@ -827,7 +822,7 @@ class FreshnessWindow(_Frozen):
         return self
 
 
-class Freshness(_Frozen):
+class Freshness(Section):
     """Freshness policies shown in the Dagster UI."""
 
     raw_data: FreshnessWindow | None = Field(None, description="Is data still arriving?")
@@ -838,7 +833,7 @@ def _partitions(value: Any) -> Any:
     return None if value == "none" else value
 
 
-class ModelSpec(_Frozen):
+class ModelSpec(Section):
     """One model: where its data comes from, when it is retrained, what it must show."""
 
     name: str = Field(
@@ -869,6 +864,12 @@ class ModelSpec(_Frozen):
     retrain: Retrain = Field(default_factory=Retrain, description="When to retrain.")
     gate: Gate = Field(default_factory=Gate, description="The validation gate.")
     freshness: Freshness = Field(default_factory=Freshness, description="Freshness policies.")
+    resources: dict[Stage, Resources] = Field(
+        default_factory=dict,
+        description=(
+            "What the steps of single assets ask for; such a step runs in a process or pod of its own."
+        ),
+    )
     alerts: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = Field(
         (), description="Alert targets; target `ops` is the URL in RETRAIN_ALERT_OPS."
     )
