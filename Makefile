@@ -44,9 +44,12 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-lock: ## Resolve the newest versions that pyproject.toml allows
+lock: ## Resolve the newest versions that pyproject.toml allows; requirements-runtime.lock is the image's part
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra k8s --extra postgres --extra s3 --extra examples \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q \
+	  --constraints requirements.lock -o requirements-runtime.lock
 
 schema: $(STAMP)  ## Write model_specs/schema.json and the field reference again
 	@$(BIN)/python -m retrain_assets.spec.schema
