@@ -62,7 +62,7 @@ class ObjectStoreComputeLogManager(
         self._local = LocalComputeLogManager(
             os.path.join(tempfile.gettempdir(), "retrain-compute-logs")
         )
-        self._subscriptions = PollingComputeLogSubscriptionManager(self)
+        self._subscriptions = PollingComputeLogSubscriptionManager(self)  # type: ignore[no-untyped-call]
         self._uploaded: dict[tuple[str, ...], int] = {}
 
     @property
@@ -181,7 +181,8 @@ class ObjectStoreComputeLogManager(
 
     def download_url_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str | None:
         """The webserver's own address for it: readers have no credentials of the store."""
-        return self._local.get_captured_log_download_url(log_key, io_type)
+        url: str = self._local.get_captured_log_download_url(log_key, io_type)  # type: ignore[no-untyped-call]
+        return url
 
     def display_path_for_type(self, log_key: Sequence[str], io_type: ComputeIOType) -> str:
         """Where the stream lies."""
@@ -213,4 +214,4 @@ class ObjectStoreComputeLogManager(
     def dispose(self) -> None:
         """End the threads."""
         self._subscriptions.dispose()
-        super().dispose()
+        super().dispose()  # type: ignore[no-untyped-call]
