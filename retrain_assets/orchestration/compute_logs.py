@@ -135,11 +135,12 @@ class ObjectStoreComputeLogManager(
         stream = (*log_key, io_type.value)
         if partial and self._uploaded.get(stream, 0) == len(content):
             return  # most steps say nothing for minutes
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         path.fs.pipe_file(path.path, content)
-        self._uploaded[stream] = len(content)
-        if not partial:
-            self._uploaded.pop(stream)
+        if partial:
+            self._uploaded[stream] = len(content)
+        elif self._uploaded.pop(stream, None) is not None:
             self._remove(self._path(log_key, io_type, partial=True))
 
     def _remove(self, path: "UPath") -> None:

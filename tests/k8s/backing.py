@@ -119,17 +119,19 @@ class ObjectStore:
     def __init__(self, host: str) -> None:
         self.host, self.port = host, free_port(host)
         self.url = f"http://{host}:{self.port}"
-        self._log = tempfile.NamedTemporaryFile(prefix="retrain-k8s-moto-")
+        self._folder = Path(tempfile.mkdtemp(prefix="retrain-k8s-store-"))
+        log = self._folder / "log"
         command = [sys.executable, "-m", "moto.server", "-H", host, "-p", str(self.port)]
-        self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
         deadline = time.monotonic() + _START_SECONDS
         while True:
             with suppress(OSError), socket.create_connection((host, self.port), 1):
                 break
             if time.monotonic() > deadline or self._process.poll() is not None:
-                raise AssertionError(Path(self._log.name).read_text())
+                raise AssertionError(log.read_text())
             time.sleep(0.1)
         self.filesystem().mkdir("retrain")
 
@@ -145,4 +147,4 @@ class ObjectStore:
         """End it, and what it holds."""
         self._process.terminate()
         self._process.wait(30)
-        self._log.close()
+        shutil.rmtree(self._folder)

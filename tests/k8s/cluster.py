@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from k8s.backing import ObjectStore, Postgres, free_port
 
 __all__ = ["IMAGE", "ROOT", "Cluster", "Deployment", "build_image", "wait_until"]
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 IMAGE = "retrain.local/retrain:1"
 SHARED = ROOT.parent / "shared" / "kube" / "cluster"
@@ -38,7 +39,7 @@ _IMAGE_INPUTS = (
 )  # fmt: skip
 
 
-def wait_until[T](what: str, seconds: float, look: Callable[[], T | None]) -> T:
+def wait_until(what: str, seconds: float, look: Callable[[], T | None]) -> T:
     """What `look` returns as soon as it is not empty; fails after `seconds`, saying `what`."""
     deadline = time.monotonic() + seconds
     while True:
