@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag, retrain_keys
+from retrain_assets.orchestration.kubernetes import run_tags
 from retrain_assets.orchestration.observe import Latest, ModelState, full_history, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.policy import Decision, Evidence, History, Trigger, decide
@@ -182,6 +183,7 @@ def _requested(
         waits = (*decision.reasons, f"but its run for this data has failed {ends}")
         held = Decision("wait", decision.trigger, waits, decision.fired)
         return Answer(spec.name, held, None, entry, asked_again=not over)
+    selection = retrain_keys(spec.name, partitioned=spec.scheme is not None)
     tags = {
         Tag.KIND: "retrain",
         Tag.MODEL: spec.name,
@@ -190,10 +192,11 @@ def _requested(
         Tag.REASON: ", ".join(decision.reasons)[:200],
         Tag.QUEUE: f"retrain:{spec.name}",
         Tag.DECISION: entry.state,
+        **run_tags(spec, selection),
     }
     request = dg.RunRequest(
         run_key=key if attempt == 1 else f"{key}|{attempt}",
-        asset_selection=retrain_keys(spec.name, partitioned=spec.scheme is not None),
+        asset_selection=selection,
         partition_key=found.partition,
         tags=tags,
     )

@@ -14,6 +14,7 @@ import dagster as dg
 
 from retrain_assets.orchestration import bodies
 from retrain_assets.orchestration.keys import GUARD, REPLAY, asset_key, checks_of
+from retrain_assets.orchestration.kubernetes import gpu_pool, op_tags, resources_of
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
 from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
@@ -188,6 +189,7 @@ def _asset(
     """One asset; `reads` gives per input the upstream stage, how many partitions, and the offset."""
     scheme = spec.scheme if partitioned else None
     key = asset_key(spec.name, stage)
+    resources = resources_of(spec, stage)
     inputs = {
         name: dg.AssetIn(
             key=asset_key(spec.name, upstream),
@@ -213,6 +215,8 @@ def _asset(
         owners=[spec.owner] if spec.owner else None,
         tags={"retrain/model": spec.name, **spec.tags},
         code_version=code_version,
+        op_tags=op_tags(resources),
+        pool=gpu_pool(resources),
         freshness_policy=_freshness(freshness),
         required_resource_keys={"platform"},
         **arguments,

@@ -79,6 +79,7 @@ class Tag:
     QUEUE = "retrain/queue"
     REQUEST = "retrain/request"
     DECISION = "retrain/decision"
+    RESOURCES = "retrain/resources"
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:

@@ -24,6 +24,7 @@ from retrain_assets.orchestration.keys import (
     monitor_keys,
     stages_of,
 )
+from retrain_assets.orchestration.kubernetes import run_tags
 from retrain_assets.orchestration.observe import (
     IN_PROGRESS,
     Latest,
@@ -263,6 +264,8 @@ def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> d
         # One at a time and in order: look-backs and alarms read what the run before has written.
         Tag.QUEUE: _queue(queue),
         **({Tag.MODEL: names[0]} if len(names) == 1 else {Tag.MODELS: ",".join(names)}),
+        # Models with requests of their own are never batched.
+        **(run_tags(specs[0], selection) if len(specs) == 1 else {}),
     }
     if len(keys) > 1:
         tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
