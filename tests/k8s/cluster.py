@@ -282,6 +282,13 @@ class Deployment:
             run["tags"] = {tag["key"]: tag["value"] for tag in run["tags"]}
         return runs
 
+    def status(self, run_id: str) -> str:
+        """State of a run."""
+        found: str = self.graphql(
+            "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id
+        )["runOrError"]["status"]
+        return found
+
     def automate(self, sensor: str, on: bool) -> None:
         """Turn a sensor on or off."""
         selector = {
