@@ -23,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from k8s.backing import ObjectStore, Postgres, free_port
 
 __all__ = ["IMAGE", "ROOT", "Cluster", "Deployment", "build_image", "wait_until"]
@@ -160,6 +161,7 @@ class Deployment:
     Attributes:
         number: of the deployment, 0 to 255: services have the addresses 10.96.{number}.x.
         settings: further entries of the ConfigMap retrain-env.
+        specs: contents of spec files by name, mounted from a ConfigMap over those of the image.
     """
 
     cluster: Cluster
@@ -168,6 +170,7 @@ class Deployment:
     postgres: Postgres
     store: ObjectStore
     settings: Mapping[str, str] = field(default_factory=dict)
+    specs: Mapping[str, str] = field(default_factory=dict)
     url: str = ""
     _forward: "subprocess.Popen[bytes] | None" = None
 
@@ -225,9 +228,38 @@ class Deployment:
                 "generatorOptions: {disableNameSuffixHash: true}\n"
                 f"configMapGenerator:\n- name: retrain-env\n  behavior: merge\n  literals:\n{literals}\n"
             )
+            if self.specs:
+                self._mount_specs(here, Path(folder, "k8s/base/dagster.yaml"))
             manifest = self.cluster.kubectl("kustomize", str(here))
         # The overlay's own Namespace object keeps its name.
         return "---\n".join(p for p in manifest.split("---\n") if "kind: Namespace\n" not in p)
+
+    def _mount_specs(self, here: Path, instance: Path) -> None:
+        """A ConfigMap over /app/model_specs, in the code location's pod and in those of runs."""
+        volume = {"name": "specs", "configMap": {"name": "retrain-specs"}}
+        mount = {"name": "specs", "mountPath": "/app/model_specs", "readOnly": True}
+        container = {"name": "code", "volumeMounts": [mount]}
+        patch = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "retrain-code"},
+            "spec": {"template": {"spec": {"containers": [container], "volumes": [volume]}}},
+        }
+        (here / "specs.yaml").write_text(yaml.safe_dump(patch))
+        for name, content in self.specs.items():
+            (here / name).write_text(content)
+        file = here / "kustomization.yaml"
+        kustomization = yaml.safe_load(file.read_text())
+        kustomization["patchesStrategicMerge"].append("specs.yaml")
+        kustomization["configMapGenerator"].append(
+            {"name": "retrain-specs", "files": list(self.specs)}
+        )
+        file.write_text(yaml.safe_dump(kustomization))
+        settings = yaml.safe_load(instance.read_text())
+        run = settings["run_launcher"]["config"]["run_k8s_config"]
+        run["pod_spec_config"]["volumes"].append(volume)
+        run["container_config"]["volume_mounts"].append(mount)
+        instance.write_text(yaml.safe_dump(settings))
 
     def _secrets(self) -> dict[str, dict[str, str]]:
         return {
