@@ -197,10 +197,10 @@ class Deployment:
             self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=240s")
         self._reach_webserver()
 
-    def kustomized(self) -> str:
-        """The overlay `local` with this deployment's namespace, addresses and settings."""
+    @property
+    def _addresses(self) -> dict[str, str]:
         base = f"10.96.{self.number}"
-        values = {
+        return {
             "RETRAIN_NAMESPACE": self.namespace,
             "RETRAIN_CODE_HOST": f"{base}.1",
             "RETRAIN_DAGSTER_URL": f"http://{base}.2:3000",
@@ -211,11 +211,27 @@ class Deployment:
             "AWS_ENDPOINT_URL": self.store.url,
             **self.settings,
         }
+
+    def environment(self) -> dict[str, str]:
+        """Settings and secrets of a process outside the cluster that reads the deployment."""
+        (settings,) = [
+            found["data"]
+            for found in self.get("configmaps")
+            if found["metadata"]["name"] == "retrain-env"
+        ]
+        secrets = [s for name, s in self._secrets().items() if name != "retrain-mlflow"]
+        return {**settings, **{key: value for s in secrets for key, value in s.items()}}
+
+    def kustomized(self) -> str:
+        """The overlay `local` with this deployment's namespace, addresses and settings."""
+        base = f"10.96.{self.number}"
         services = "\n---\n".join(
             f"apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {base}.{n}}}"
             for n, name in enumerate(("retrain-code", "retrain-webserver", "retrain-mlflow"), 1)
         )
-        literals = "\n".join(f"  - {json.dumps(f'{key}={value}')}" for key, value in values.items())
+        literals = "\n".join(
+            f"  - {json.dumps(f'{key}={value}')}" for key, value in self._addresses.items()
+        )
         with tempfile.TemporaryDirectory(prefix="retrain-overlay-") as folder:
             # kustomize takes no absolute path to a base.
             shutil.copytree(ROOT / "k8s", Path(folder, "k8s"))

@@ -1,0 +1,117 @@
+"""A fleet of recommenders asks for its first training at once, on a node with two GPUs.
+
+Eight of the fifty of model_specs/recommenders.yaml, four of them with a GPU; all fifty with
+RETRAIN_K8S_FLEET=50, which is bench/k8s/README.md's figure.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from k8s.backing import ObjectStore, Postgres
+from k8s.cluster import ROOT, Cluster, Deployment, wait_until
+
+from retrain_assets.promotion.ledger import Ledger
+
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(2400)]
+
+SIZE = int(os.environ.get("RETRAIN_K8S_FLEET", "8"))
+SECONDS = 120 + 30 * SIZE
+GPUS = 2
+
+
+def fleet() -> dict[str, Any]:
+    """The first SIZE of the example's models, all of which have two weeks of data."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "model_specs/recommenders.yaml").read_text())
+    found["template"]["source"]["options"] |= {"opens": 0, "seconds_per_day": 1_000_000}
+    found["for_each"] = found["for_each"][:SIZE]
+    return found
+
+
+@pytest.fixture(scope="module")
+def fleet_deployed(cluster: Cluster) -> Iterator[Deployment]:
+    postgres, store = Postgres(cluster.host), ObjectStore(cluster.host)
+    deployment = Deployment(
+        cluster, "retrain-fleet", 78, postgres, store,
+        {"RETRAIN_AUTOMATION": "false"}, {"recommenders.yaml": yaml.safe_dump(fleet())},
+    )  # fmt: skip
+    try:
+        deployment.apply()
+        yield deployment
+    finally:
+        deployment.remove()
+        store.remove()
+        postgres.remove()
+
+
+def lived(pod: dict[str, Any]) -> tuple[datetime, datetime]:
+    """When the pod's container started and ended."""
+    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    return datetime.fromisoformat(state["startedAt"]), datetime.fromisoformat(state["finishedAt"])
+
+
+def most_at_a_time(spans: list[tuple[datetime, datetime]]) -> int:
+    """How many of the half-open spans overlap at most."""
+    return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
+
+
+def gpus(pod: dict[str, Any]) -> int:
+    limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
+    return int(limits.get("nvidia.com/gpu", 0))
+
+
+def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitted(
+    fleet_deployed: Deployment,
+) -> None:
+    names = [f"rec_{row['market']}" for row in fleet()["for_each"]]
+    with_gpu = [row for row in fleet()["for_each"] if row.get("resources.candidate_model.gpu")]
+    ledger = Ledger(fleet_deployed.postgres.url("ledger"))
+    fleet_deployed.automate("arrivals", True)
+    fleet_deployed.automate("freshness_sensor", True)
+
+    def all_have_a_champion() -> bool:
+        runs = fleet_deployed.runs()
+        failed = [run for run in runs if run["status"] == "FAILURE"]
+        assert not failed, fleet_deployed.step_output(failed[0]["runId"])
+        busy = [run for run in runs if run["status"] not in ("SUCCESS", "CANCELED")]
+        return not busy and all(ledger.champion(name) is not None for name in names)
+
+    wait_until(f"{SIZE} models have a champion", SECONDS, all_have_a_champion)
+    pods = [
+        pod
+        for pod in fleet_deployed.get("pods")
+        if pod["metadata"]["labels"].get("app.kubernetes.io/component")
+        in ("run_worker", "step_worker")
+    ]
+    spans = [lived(pod) for pod in pods if gpus(pod)]
+    assert len(spans) == len(with_gpu)
+    assert 1 <= most_at_a_time(spans) <= GPUS
+    waiting = fleet_deployed.get("events", "--field-selector", "reason=FailedScheduling")
+    assert not waiting, "the queue lets no run through for which there is no GPU"
+
+
+def test_output_of_every_step_is_readable_without_any_pod(fleet_deployed: Deployment) -> None:
+    fleet_deployed.kubectl("delete", "jobs", "--all", "--cascade=foreground", "--timeout=120s")
+    for run in fleet_deployed.runs():
+        if run["tags"].get("retrain/kind") == "retrain":
+            assert "registered" in fleet_deployed.step_output(run["runId"])
+
+
+def test_status_works_from_outside_the_cluster(fleet_deployed: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "k8s/base/dagster.yaml").read_text())
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    (specs / "recommenders.yaml").write_text(yaml.safe_dump(fleet()))
+    done = subprocess.run(
+        [sys.executable, "-m", "retrain_assets.cli", "status", "--json", "--specs", str(specs)],
+        env={**os.environ, **fleet_deployed.environment(), "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"champion') >= SIZE
