@@ -112,7 +112,7 @@ def test_output_of_steps_is_readable_when_their_pods_are_gone(
         for path in deployed.store.filesystem().find(f"retrain/logs/{run_id}")
         if path.endswith(".err")
     ]
-    download = f"{deployed.url}/logs/{key.removeprefix('retrain/logs/')}"
+    download = f"{deployed.url}/logs/{key.removeprefix('retrain/logs/').replace('.err', '/err')}"
     with urllib.request.urlopen(download, timeout=30) as answer:
         assert "version 1 registered" in answer.read().decode()
 
