@@ -37,7 +37,7 @@ def deployed(
 ) -> Iterator[Deployment]:
     """Webserver, daemon, code location and MLflow server, ready; every sensor is off."""
     deployment = Deployment(
-        cluster, "retrain-k1", 77, postgres, object_store, {"RETRAIN_AUTOMATION": "false"}
+        cluster, "retrain-test", 77, postgres, object_store, {"RETRAIN_AUTOMATION": "false"}
     )
     try:
         deployment.apply()
