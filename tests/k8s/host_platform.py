@@ -143,15 +143,18 @@ class Model:
         temporary.write_text(json.dumps(state))
         os.replace(temporary, path)
 
-    def arrive(self) -> None:
-        """Six days of data arrive, which is enough for a first champion."""
-        self.say(partitions=days(1, 6))
+    def arrive(self, until: int = 6) -> None:
+        """Days of data arrive; six are enough for a first champion."""
+        self.say(partitions=days(1, until))
 
     def runs(self, kind: str | None = None) -> list[dg.DagsterRun]:
         """Its runs, the oldest first."""
-        tags = {"retrain/model": self.name, **({"retrain/kind": kind} if kind else {})}
-        runs = self.platform.instance.get_runs(filters=dg.RunsFilter(tags=tags))
-        return list(reversed(runs))
+        runs = [
+            run
+            for run in reversed(self.platform.instance.get_runs())
+            if any(key.path[0] == self.name for key in run.asset_selection or ())
+        ]
+        return [run for run in runs if kind in (None, run.tags.get("retrain/kind"))]
 
     def started(self, stage: str, attempt: int = 1, seconds: float = 240) -> dg.DagsterRun:
         """The run whose step of this stage has begun for the `attempt`-th time, over all runs."""

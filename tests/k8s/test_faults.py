@@ -1,5 +1,6 @@
 """What clusters do to runs, done to them: after each fault the work is finished, once, and nothing is left."""
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +29,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
+    "apart": {"resources": {"candidate_model": {"isolate": True, "memory": "1Gi"}}},
 }
+
+BY_THEMSELVES = ("nowhere", "hungry", "gpu_a", "gpu_b", "apart")
+"""Models to which nothing has to be done at a moment: they run behind the other tests."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostPlatform]
         running = HostPlatform(cluster, folder, database, MODELS)
         try:
             running.start()
-            running["nowhere"].arrive()  # its time-out is long: it waits behind the other tests
+            for name in BY_THEMSELVES:
+                running[name].arrive(
+                    until=7
+                )  # other days than the others': a monitor run of their own
             yield running
         finally:
             running.remove()
@@ -74,7 +82,6 @@ def test_being_killed_for_memory_says_what_to_change_and_is_not_repeated_for_eve
     platform: HostPlatform,
 ) -> None:
     model = platform["hungry"]
-    model.arrive()
 
     def failed() -> list[dg.DagsterRun]:
         runs = model.runs("retrain")
@@ -129,26 +136,29 @@ def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatf
 
 
 def test_gpus_are_shared_by_waiting_in_the_queue(platform: HostPlatform) -> None:
-    models = [platform["gpu_a"], platform["gpu_b"]]
-    for model in models:
-        model.arrive()
-    seen: list[int] = []
+    spans = []
+    for name in ("gpu_a", "gpu_b"):
+        promoted_once(platform[name])
+        (run,) = platform[name].runs("retrain")
+        stats = platform.instance.get_run_stats(run.run_id)
+        spans.append((stats.launch_time, stats.end_time))
+        config = json.loads(run.tags["dagster-k8s/config"])["container_config"]
+        assert config["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    (_, first_end), (second_launch, _) = sorted(spans)
+    assert first_end <= second_launch, "the pool `gpu` has the limit 1"
 
-    def done() -> bool:
-        pods = platform.cluster.get("-n", platform.namespace, "pods")
-        asking = [
-            pod["metadata"]["name"]
-            for pod in pods
-            if pod["status"]["phase"] in ("Pending", "Running")
-            and "nvidia.com/gpu" in str(pod["spec"]["containers"][0].get("resources", {}))
-        ]
-        seen.append(len(asking))
-        return all(platform.ledger.champion(model.name) for model in models)
 
-    wait_until("both have a champion", 400, done)
-    assert max(seen) == 1, "the pool `gpu` has the limit 1"
-    for model in models:
-        promoted_once(model)
+def test_a_step_that_isolates_itself_gets_a_pod_of_its_own(platform: HostPlatform) -> None:
+    promoted_once(platform["apart"])
+    monitor, retrain = platform["apart"].runs()
+
+    def pods(run: dg.DagsterRun) -> int:
+        entries = platform.instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.STEP_WORKER_STARTING
+        )
+        return len(entries)
+
+    assert (pods(monitor), pods(retrain)) == (0, 2)
 
 
 def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform) -> None:
