@@ -92,8 +92,6 @@ def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitte
     spans = [lived(pod) for pod in pods if gpus(pod)]
     assert len(spans) == len(with_gpu)
     assert 1 <= most_at_a_time(spans) <= GPUS
-    waiting = fleet_deployed.get("events", "--field-selector", "reason=FailedScheduling")
-    assert not waiting, "the queue lets no run through for which there is no GPU"
 
 
 def test_output_of_every_step_is_readable_without_any_pod(fleet_deployed: Deployment) -> None:
