@@ -5,14 +5,21 @@ environment, except connection fields of specs (`${NAME}`) and alert targets (`R
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retrain_assets.errors import SettingsError
 
 __all__ = ["Settings"]
+
+
+def _names(value: Any) -> Any:
+    """Names between commas."""
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return value
 
 
 class Settings(BaseSettings):
@@ -28,6 +35,8 @@ class Settings(BaseSettings):
         sensor_interval_seconds: least time between two evaluations of a sensor; Dagster's daemon
             looks every 5 s, so a smaller number means at every look.
         automation: whether sensors and schedules are on when they are first seen.
+        models: only these models are loaded, comma-separated; for a process that executes one run of
+            theirs, which need not build the definitions of all others.
         dagster_url: address of the Dagster UI, for links in alerts.
     """
 
@@ -45,6 +54,7 @@ class Settings(BaseSettings):
     executor: Literal["in_process", "multiprocess", "k8s"] = "in_process"
     sensor_interval_seconds: int = Field(1, ge=1)
     automation: bool = True
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     dagster_url: str = "http://127.0.0.1:3000"
 
     def model_post_init(self, context: Any) -> None:

@@ -259,6 +259,40 @@ def test_many_models_share_sensors_and_schedules(tmp_path):
     assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 24
 
 
+def _models_of(defs):
+    return {key.path[0] for key in defs.resolve_asset_graph().get_all_asset_keys()}
+
+
+def test_a_run_process_that_is_told_its_models_builds_no_others(tmp_path):
+    for name in ("churn", "sales", "prices"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(BASE | {"name": name}))
+    scoped = Settings.load(home=tmp_path / "home", models="sales, gone")
+    defs = build_definitions(tmp_path, scoped)
+    assert _models_of(defs) == {"sales"}
+    repository = defs.get_repository_def()
+    assert not repository.sensor_defs
+    assert not repository.schedule_defs
+    everything = build_definitions(tmp_path, Settings.load(home=tmp_path / "home"))
+    key = asset_key("sales", "candidate_model")
+    alone, among_all = (d.resolve_asset_graph().get(key) for d in (defs, everything))
+    assert alone.code_version == among_all.code_version
+    assert alone.parent_keys == among_all.parent_keys
+    assert alone.check_keys == among_all.check_keys
+
+
+def test_code_locations_share_a_folder_of_specs_by_group(tmp_path):
+    for name, group in (("churn", "east"), ("sales", "west"), ("prices", None)):
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump(BASE | {"name": name, "group": group})
+        )
+    (tmp_path / "broken.yaml").write_text("name: broken")
+    settings = Settings.load(home=tmp_path / "home")
+    first = build_definitions(tmp_path, settings, groups=["east"])
+    second = build_definitions(tmp_path, settings, groups=["west", "prices"])
+    assert _models_of(first) == {"churn", "quarantine"}
+    assert _models_of(second) == {"sales", "prices", "quarantine"}
+
+
 def test_automation_off_means_off_until_somebody_turns_it_on(tmp_path):
     (tmp_path / "churn.yaml").write_text(
         yaml.safe_dump(BASE | {"retrain": {"schedule": "0 6 * * 1"}})

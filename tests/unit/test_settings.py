@@ -137,3 +137,11 @@ def test_settings_in_a_log_or_traceback_do_not_show_passwords():
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load().executor = "k8s"
+
+
+@pytest.mark.parametrize(
+    ("text", "models"), [("", ()), ("churn", ("churn",)), (" churn, sales ,", ("churn", "sales"))]
+)
+def test_models_are_named_between_commas(monkeypatch, text, models):
+    monkeypatch.setenv("RETRAIN_MODELS", text)
+    assert Settings.load().models == models
