@@ -37,7 +37,9 @@ class Settings(BaseSettings):
         automation: whether sensors and schedules are on when they are first seen.
         models: only these models are loaded, comma-separated; for a process that executes one run of
             theirs, which need not build the definitions of all others.
-        dagster_url: address of the Dagster UI, for links in alerts.
+        dagster_url: address of the Dagster UI, for links.
+        mlflow_url: address of the MLflow UI, for links; by default `mlflow_uri` where that is a server,
+            else there are none.
     """
 
     # Addresses may hold passwords, so they are left out of repr(), which logs and tracebacks show.
@@ -56,6 +58,7 @@ class Settings(BaseSettings):
     automation: bool = True
     models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     dagster_url: str = "http://127.0.0.1:3000"
+    mlflow_url: str = ""
 
     def model_post_init(self, context: Any) -> None:
         """Fill in what follows from `home`; frozen, so through object.__setattr__."""
@@ -66,6 +69,8 @@ class Settings(BaseSettings):
             "mlflow_artifacts": self.mlflow_artifacts
             or ("" if self.mlflow_uri.startswith("http") else str(home / "mlartifacts")),
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
+            "mlflow_url": self.mlflow_url
+            or (self.mlflow_uri if self.mlflow_uri.startswith("http") else ""),
             "ledger_url": self.ledger_url or f"sqlite:///{home / 'ledger.db'}",
         }
         self.__dict__.update(derived)
