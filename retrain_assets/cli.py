@@ -203,15 +203,24 @@ def new(name: str, specs: Path) -> None:
 @click.argument("models", nargs=-1)
 @click.option("--group", metavar="G", help="Only models of this asset group.")
 @click.option(
-    "--state", "states", metavar="S", multiple=True,
+    "--state",
+    "states",
+    metavar="S",
+    multiple=True,
     help="Only models in this state (failing, drifting, ...); may be repeated.",
 )
 @click.option(
-    "--max-age", metavar="SECONDS", type=click.FloatRange(0), default=60.0, show_default=True,
+    "--max-age",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
     help="How old a snapshot of somebody who has just read everything may be; 0 reads now.",
 )
 @click.option(
-    "--html", "page", type=click.Path(path_type=Path, dir_okay=False),
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Write one page that needs nothing else to this file.",
 )
 @_SPECS
@@ -309,7 +318,10 @@ def _check_known(strangers: set[str], known: set[str], specs: Path) -> None:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", default=3010, show_default=True, type=click.IntRange(0, 65535),
+    "--port",
+    default=3010,
+    show_default=True,
+    type=click.IntRange(0, 65535),
     help="Port; 0 takes a free one.",
 )
 @_SPECS

@@ -104,9 +104,7 @@ def status_notes(rows: Sequence[StatusRow]) -> list[str]:
         else:
             found += [line for row in members for line in _notes(row)]
     found += [f"{row.model}: {row.stale}" for row in shown if row.stale]
-    return found + [
-        f"{row.model}: {row.stale}" for row in rows if row.stale and row.state in _CALM
-    ]
+    return found + [f"{row.model}: {row.stale}" for row in rows if row.stale and row.state in _CALM]
 
 
 def _notes(row: StatusRow) -> Iterator[str]:
@@ -128,4 +126,3 @@ def status_lines(rows: Sequence[StatusRow]) -> list[str]:
         urgent = sorted(groups, key=lambda name: (min(r.rank[0] for r in groups[name]), name))
         found += [f"  {name}: {summary(groups[name])}" for name in urgent]
     return found
-

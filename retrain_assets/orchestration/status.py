@@ -165,9 +165,7 @@ def _recent_runs(
     instance: dg.DagsterInstance, states: Mapping[str, ModelState], now: datetime
 ) -> _Runs:
     week = list(
-        instance.get_run_records(
-            filters=dg.RunsFilter(created_after=now - _WEEK), limit=_MOST_RUNS
-        )
+        instance.get_run_records(filters=dg.RunsFilter(created_after=now - _WEEK), limit=_MOST_RUNS)
     )
     oldest = week[-1].create_timestamp.replace(tzinfo=UTC) if len(week) == _MOST_RUNS else None
     found = _Runs(since=oldest or now - _WEEK)
@@ -354,7 +352,9 @@ def _freshness(state: ModelState, now: datetime) -> tuple[Freshness | None, str]
         if window is None:
             continue
         latest = state.latest.get(stage)
-        said, text = freshness_of(latest.timestamp if latest else None, window.warn, window.fail, now)
+        said, text = freshness_of(
+            latest.timestamp if latest else None, window.warn, window.fail, now
+        )
         if text:
             stale.append(f"{stage} was {text}")
         order: tuple[Freshness | None, ...] = (None, "ok", "warn", "fail")
