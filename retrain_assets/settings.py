@@ -6,6 +6,7 @@ environment, except connection fields of specs (`${NAME}`) and alert targets (`R
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -58,7 +59,7 @@ class Settings(BaseSettings):
     automation: bool = True
     models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     dagster_url: str = "http://127.0.0.1:3000"
-    mlflow_url: str = ""
+    mlflow_url: str = Field("", repr=False)
 
     def model_post_init(self, context: Any) -> None:
         """Fill in what follows from `home`; frozen, so through object.__setattr__."""
@@ -69,8 +70,7 @@ class Settings(BaseSettings):
             "mlflow_artifacts": self.mlflow_artifacts
             or ("" if self.mlflow_uri.startswith("http") else str(home / "mlartifacts")),
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
-            "mlflow_url": self.mlflow_url
-            or (self.mlflow_uri if self.mlflow_uri.startswith("http") else ""),
+            "mlflow_url": self.mlflow_url or _shown(self.mlflow_uri),
             "ledger_url": self.ledger_url or f"sqlite:///{home / 'ledger.db'}",
         }
         self.__dict__.update(derived)
@@ -95,3 +95,11 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Folder of the local Dagster instance."""
         return self.home / "dagster"
+
+
+def _shown(uri: str) -> str:
+    """The address of a server as people may see it, without user and password; "" of a database."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

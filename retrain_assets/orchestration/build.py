@@ -14,16 +14,18 @@ from pathlib import Path
 
 import dagster as dg
 
+from retrain_assets.fleet.snapshot import specs_digest
 from retrain_assets.orchestration.champion_job import champion_job
 from retrain_assets.orchestration.executors import executor_of
 from retrain_assets.orchestration.factory import model_assets
+from retrain_assets.orchestration.fleet_status import fleet_status_asset, fleet_status_sensor
 from retrain_assets.orchestration.io import TableIOManager
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.quarantine import quarantine_assets
 from retrain_assets.orchestration.schedules import build_schedules
 from retrain_assets.orchestration.sensors import build_sensors
 from retrain_assets.settings import Settings
-from retrain_assets.spec.loading import BrokenSpec, SpecSet, load_specs
+from retrain_assets.spec.loading import SpecSet, load_specs
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_definitions"]
@@ -49,19 +51,23 @@ def build_definitions(
         SettingsError: an unusable setting.
     """
     settings = settings or Settings.load()
-    spec_set = specs if isinstance(specs, SpecSet) else load_specs(specs)
+    spec_set, specs_key = _loaded(specs)
     models = {
         name: loaded.spec
         for name, loaded in spec_set.models.items()
         if groups is None or (loaded.spec.group or name) in groups
     }
+    # Of several code locations over one folder, one shows the whole fleet.
+    first = min((one.spec.group or name for name, one in spec_set.models.items()), default=None)
+    shown = groups is None or first in groups
     with _collector_paused():
-        return _definitions(models, spec_set.broken, settings)
+        return _definitions(models, spec_set, settings, specs_key if shown else None)
 
 
 def _definitions(
-    models: Mapping[str, ModelSpec], broken: tuple[BrokenSpec, ...], settings: Settings
+    models: Mapping[str, ModelSpec], specs: SpecSet, settings: Settings, specs_key: str | None
 ) -> dg.Definitions:
+    """`specs_key` is the digest of the whole fleet that this location shows; None where another does."""
     platform = Platform(settings)
     resources = {"platform": platform, "tables": TableIOManager(platform)}
     if settings.models:
@@ -71,17 +77,32 @@ def _definitions(
             resources=resources,
             executor=executor_of(settings),
         )
+    shows_fleet = bool(models) and specs_key is not None
     return dg.Definitions(
         assets=[
             *(asset for spec in models.values() for asset in model_assets(spec)),
-            *quarantine_assets(broken),
+            *quarantine_assets(specs.broken),
+            *([fleet_status_asset(specs, specs_key or "")] if shows_fleet else []),
         ],
-        sensors=build_sensors(models, settings),
+        sensors=[
+            *build_sensors(models, settings),
+            *([fleet_status_sensor(specs, specs_key or "", settings)] if shows_fleet else []),
+        ],
         schedules=build_schedules(models, settings),
         jobs=[champion_job(models)] if models else [],
         resources=resources,
         executor=executor_of(settings),
     )
+
+
+def _loaded(specs: SpecSet | Path | str | Sequence[Path | str]) -> tuple[SpecSet, str]:
+    """The specs, and the digest of their files; of specs without files "", which no file has."""
+    if isinstance(specs, SpecSet):
+        return specs, ""
+    paths = [specs] if isinstance(specs, Path | str) else list(specs)
+    # The digest first: files that change in between make it an old one, and never a wrong one.
+    key = specs_digest(paths)
+    return load_specs(paths), key
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> di
 
     report = item.report
     shown = history is not None or item.partition is None or report.verdict == "drifted"
-    values = {
+    values: dict[str, Any] = {
         "verdict": report.verdict,
         "alarm": item.alarm,
         **rounded({"drift_score": report.score, "share_drifted": report.share_drifted}),

@@ -33,7 +33,7 @@ def _trend(rng: random.Random, *, drifting: bool) -> tuple[float | None, ...]:
     level, found = rng.uniform(0.08, 0.3), list[float | None]()
     for i in range(20):
         level = min(
-            0.95, max(0.03, level + rng.gauss(0, 0.04) + (0.04 if drifting and i > 11 else 0))
+            0.95, max(0.03, level + rng.gauss(0, 0.04) + (0.08 if drifting and i > 11 else 0))
         )
         found.append(None if rng.random() < 0.03 else round(level, 3))
     return (*found[:-1], round(level, 3))
@@ -137,7 +137,7 @@ def history(name: str) -> dict[str, Any]:
          "partition": days[-3 - 20 * d], "metric": "roc_auc", "value": 0.81 - d / 100,
          "actor": "anna@ops" if d == 1 else "dagster run 5b1f", "at": _iso(48 + 400 * d),
          "reason": "complaints since Tuesday" if d == 1 else "gain +0.0121 [0.0040, 0.0202]",
-         "realised": None if d else "expected +0.012, realised +0.009 [0.004, 0.014] over 7 partitions up to 2026-11-20"}
+         "realised": None if d else "expected +0.012, realised +0.009 [0.004, 0.014] over 7 partitions"}
         for d in range(3)
     ]  # fmt: skip
     return {

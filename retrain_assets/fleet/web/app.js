@@ -69,7 +69,7 @@ function spark(row) {
   const known = points.filter(Boolean), [x, y] = known[known.length - 1], path = line(points);
   const area = known.length === n && n > 1 ? `<path class="area" d="${path}L${w} ${h}L0 ${h}Z"/>` : "";
   const told = `Drift score of the last ${n} partitions, now ${number(row.drift_score)}`;
-  return `<svg class="spark${row.verdict === "drifted" ? " hot" : ""}" viewBox="0 0 ${w} ${h}" role="img" aria-label="${told}">` +
+  return `<svg class="spark${row.verdict === "drifted" ? " hot" : ""}" viewBox="0 0 ${w} ${h}" preserveAspectRatio="xMinYMid" role="img" aria-label="${told}">` +
     `<line x1="0" x2="${w}" y1="${h / 2}" y2="${h / 2}"/>${area}<path d="${path}"/><circle cx="${x}" cy="${y}" r="2.4"/></svg>`;
 }
 
