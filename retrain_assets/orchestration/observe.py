@@ -248,7 +248,7 @@ def observe(
         record_of = entry.last_materialization_record
         materialization = record_of.asset_materialization if record_of else None
         found = keys.get(entry.asset_key)
-        if found is not None and entry.last_run_id is not None:
+        if found is not None and entry.last_run_id:  # events without a run have an empty one
             run_ids[found[0]].add(entry.last_run_id)
         if materialization is None or found is None or record_of is None:
             continue
