@@ -58,7 +58,9 @@ def make_ledger(url: str, names: list[str]) -> None:
             expected_champion=None, actor="bench", reason="bench", evidence=gate,
         )  # fmt: skip
         decisions.record_judgement(
-            Judgement(name, str(uuid.uuid4()), "", NEWEST, "1", "", "promote", "fine", None, 1.0, now)
+            Judgement(
+                name, str(uuid.uuid4()), "", NEWEST, "1", "", "promote", "fine", None, 1.0, now
+            )
         )
 
 

@@ -27,8 +27,9 @@ _COLOURS = {
     "retired": "dim",
 }
 _BARS = "▁▂▃▄▅▆▇█"
-_TREND = 8
-_NAME = 24
+_TREND = 6
+_METRIC = 7
+_FEW = 10
 _CALM = ("healthy", "retraining", "retired")
 
 
@@ -49,11 +50,12 @@ def status_table(rows: Sequence[StatusRow], now: datetime) -> "Table":
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    for title in ("model", "state", "champion", "metric", "data", "drift", "run"):
+    table.add_column("model")  # the one that gives way; its names are cut, not wrapped
+    for title in ("state", "champion", "metric", "data", "drift", "run"):
         table.add_column(title, no_wrap=True)
     for row in sorted(rows, key=lambda row: row.rank):
         table.add_row(
-            Text(_cut(row.model, _NAME)),
+            Text(row.model, no_wrap=True, overflow="ellipsis"),
             Text(row.state, style=_COLOURS[row.state]),
             Text(f"v{row.champion} {ago(row.promoted_at, now)}" if row.champion else "-"),
             Text(_metric(row), style="red" if row.meets is False else ""),
@@ -71,16 +73,13 @@ def _run_colour(row: StatusRow) -> str:
 _FRESH = {"warn": "yellow", "fail": "red"}
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def _metric(row: StatusRow) -> str:
     value = row.newest_value
     if row.metric is None or value is None:
         return "-"
-    mark = {True: "", False: "!", None: ""}[row.meets]
-    return f"{row.metric} {value:.4g}{mark}"
+    mark = "!" if row.meets is False else ""
+    name = row.metric if len(row.metric) <= _METRIC else row.metric[: _METRIC - 1] + "…"
+    return f"{value:.4g}{mark} {name}"
 
 
 def _drift(row: StatusRow) -> str:
@@ -90,26 +89,26 @@ def _drift(row: StatusRow) -> str:
 def status_notes(rows: Sequence[StatusRow]) -> list[str]:
     """What a person should know about single models, most urgent first.
 
-    Of a model that needs nobody, nothing; of any other its note and the last decision about it.
-    Models that all have the same note share a line.
+    Of a few models everything; of many the notes of those that need somebody, where models with the
+    same note share a line (`retrain why` has the decisions).
     """
-    shown = [row for row in sorted(rows, key=lambda row: row.rank) if row.state not in _CALM]
-    found: list[str] = []
+    if len(rows) <= _FEW:
+        return [line for row in sorted(rows, key=lambda row: row.rank) for line in _notes(row)]
+    shown = [row for row in rows if row.state not in _CALM and row.note]
     shown.sort(key=lambda row: (STATES.index(row.state), row.note, row.model))
-    for _, same in groupby(shown, key=lambda row: (row.state, row.note)):
-        members = list(same)
-        if len(members) > 3 and members[0].note:
-            named = ", ".join(row.model for row in members[:3])
-            found.append(f"{named} and {len(members) - 3} more: {members[0].note}")
-        else:
-            found += [line for row in members for line in _notes(row)]
-    found += [f"{row.model}: {row.stale}" for row in shown if row.stale]
-    return found + [f"{row.model}: {row.stale}" for row in rows if row.stale and row.state in _CALM]
+    found: list[str] = []
+    for note, same in groupby(shown, key=lambda row: row.note):
+        names = [row.model for row in same]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        found.append(f"{', '.join(names[:3])}{more}: {note}")
+    return found + [f"{row.model}: {row.stale}" for row in rows if row.stale]
 
 
 def _notes(row: StatusRow) -> Iterator[str]:
     if row.note:
         yield f"{row.model}: {row.note}"
+    if row.stale:
+        yield f"{row.model}: {row.stale}"
     if row.decision:
         moment = (row.decided_at or "")[:16].replace("T", " ")
         yield f"{row.model}: last decision {moment} UTC, {row.decision}"

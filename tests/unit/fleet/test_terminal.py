@@ -36,7 +36,7 @@ def test_the_table_shows_what_is_known():
     )  # fmt: skip
     assert [line.split() for line in _lines(row)] == [
         ["model", "state", "champion", "metric", "data", "drift", "run"],
-        ["churn", "healthy", "v7", "5d", "roc_auc", "0.8123", "2024-02-29", "stable", "9m"],
+        ["churn", "healthy", "v7", "5d", "0.8123", "roc_auc", "2024-02-29", "stable", "9m"],
     ]
 
 
@@ -46,11 +46,11 @@ def test_what_is_not_known_is_a_dash():
 
 @pytest.mark.parametrize(
     ("fields", "shown"),
-    [({"metric": "rmse", "value": 0.0}, "rmse 0"),
-     ({"metric": "rmse", "value": 123456.0}, "rmse 1.235e+05"),
+    [({"metric": "rmse", "value": 0.0}, "0 rmse"),
+     ({"metric": "rmse", "value": 123456.0}, "1.235e+05 rmse"),
      ({"metric": "rmse"}, "-"),
      ({"value": 0.5}, "-"),
-     ({"metric": "auc", "value": 0.5, "live": 0.4, "meets": False}, "auc 0.4!")],
+     ({"metric": "auc", "value": 0.5, "live": 0.4, "meets": False}, "0.4! auc")],
 )  # fmt: skip
 def test_a_metric_is_shown_with_its_value_or_not_at_all(fields, shown):
     (_, line) = _lines(StatusRow("m", "healthy", **fields))
@@ -59,13 +59,13 @@ def test_a_metric_is_shown_with_its_value_or_not_at_all(fields, shown):
 
 def test_a_full_row_fits_eighty_columns():
     row = StatusRow(
-        "daily_departures_of_newark", "retraining", champion="12", promoted_at=NOW.isoformat(),
-        metric="roc_auc", value=0.81234, newest="2024-02-29", verdict="drifted",
+        "daily_departures_of_newark_and_jersey", "retraining", champion="12", promoted_at=NOW.isoformat(),
+        metric="average_precision", value=0.81234, newest="2024-02-29", verdict="drifted",
         trend=(0.1,) * 20, last_run="STARTED", last_run_at=NOW.isoformat(),
     )  # fmt: skip
     lines = _lines(row)
     assert len(lines) == 2
-    assert lines[1].endswith("▁▁▁▁▁▁▁▁ 0s")
+    assert lines[1].endswith("0.8123 averag… 2024-02-29 ▁▁▁▁▁▁ 0s")
     assert "…" in lines[1].split()[0]
 
 
@@ -78,25 +78,30 @@ def test_a_sparkline_has_one_mark_per_partition_and_stays_in_its_line():
     assert sparkline((0.0, 1.0, 7.0, -1.0, None)) == "▁██▁ "
 
 
-def test_notes_are_about_models_that_need_somebody():
+def test_of_a_few_models_everything_is_told():
     rows = [
-        StatusRow("c", "healthy", note="fine", decision="waited: nothing new"),
+        StatusRow("c", "healthy", decision="waited: nothing new", decided_at="2024-02-29T10:00:00"),
         StatusRow("b", "waiting"),
-        StatusRow("a", "failing", note="[Errno 2] no such file"),
-        StatusRow("d", "healthy", stale="raw_data was written 3d ago, fails after 48h"),
+        StatusRow("a", "failing", note="[Errno 2] no such file", stale="raw_data was late"),
     ]
     assert status_notes(rows) == [
         "a: [Errno 2] no such file",
-        "d: raw_data was written 3d ago, fails after 48h",
+        "a: raw_data was late",
+        "c: last decision 2024-02-29 10:00 UTC, waited: nothing new",
     ]
 
 
-def test_many_models_with_the_same_note_share_a_line():
+def test_of_many_models_those_that_need_somebody_share_lines():
     rows = [StatusRow(f"m{i}", "failing", note="the source is down") for i in range(50)]
-    rows += [StatusRow("x", "failing", note="another thing")]
+    rows += [
+        StatusRow("x", "failing", note="another thing"),
+        StatusRow("y", "healthy", note="fine"),
+    ]
+    rows += [StatusRow("z", "healthy", stale="raw_data is late", decision="waited: nothing new")]
     assert status_notes(rows) == [
         "x: another thing",
         "m0, m1, m10 and 47 more: the source is down",
+        "z: raw_data is late",
     ]
 
 
