@@ -1,16 +1,24 @@
 """The dashboard's server: one read at a time, honest about what it cannot read."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
-from integration.served import served
+from integration.served import Client, served
 
 from retrain_assets.errors import LedgerError
 from retrain_assets.fleet.server import Cache, application
 from retrain_assets.fleet.snapshot import Snapshot
 from retrain_assets.fleet.status import StatusRow
+
+ROOT = Path(__file__).parents[2]
 
 
 class Source:
@@ -122,3 +130,30 @@ def test_many_readers_cost_one_read_and_those_with_old_rows_do_not_wait(source):
     assert (source.reads, source.most) == (2, 1)
     cache.get()
     assert source.reads == 2, "a slow read is repeated less often"
+
+
+def test_the_command_serves_until_it_is_told_to_stop(tmp_path):
+    (tmp_path / "model_specs").mkdir()
+    (tmp_path / "model_specs" / "torn.yaml").write_text("name: torn\n", encoding="utf-8")
+    variables = {**os.environ, "RETRAIN_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    variables.pop("DAGSTER_HOME", None)
+    command = [sys.executable, "-m", "retrain_assets.cli", "dashboard", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = re.match(r"http://127\.0\.0\.1:(\d+)  ", process.stdout.readline())
+            assert address is not None
+            client = Client(int(address[1]))
+            assert client.get("/healthz").text == "ok"
+            assert client.get("/status.json").json()["models"][0]["state"] == "broken"
+            taken = subprocess.run(
+                [*command[:-1], address[1]], cwd=tmp_path, env=variables, capture_output=True,
+                text=True, check=False,
+            )  # fmt: skip
+            assert taken.returncode == 2
+            assert taken.stderr.startswith(f"cannot listen on 127.0.0.1, port {address[1]}: ")
+        finally:
+            process.terminate()
+        assert process.wait(timeout=20) in (0, -signal.SIGTERM)
