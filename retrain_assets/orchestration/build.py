@@ -25,7 +25,7 @@ from retrain_assets.orchestration.quarantine import quarantine_assets
 from retrain_assets.orchestration.schedules import build_schedules
 from retrain_assets.orchestration.sensors import build_sensors
 from retrain_assets.settings import Settings
-from retrain_assets.spec.loading import SpecSet, load_specs
+from retrain_assets.spec.loading import BrokenSpec, SpecSet, load_specs
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_definitions"]
@@ -59,15 +59,18 @@ def build_definitions(
     }
     # Of several code locations over one folder, one shows the whole fleet.
     first = min((one.spec.group or name for name, one in spec_set.models.items()), default=None)
-    shown = groups is None or first in groups
+    fleet = [(spec_set, specs_key)] if models and (groups is None or first in groups) else []
     with _collector_paused():
-        return _definitions(models, spec_set, settings, specs_key if shown else None)
+        return _definitions(models, spec_set.broken, fleet, settings)
 
 
 def _definitions(
-    models: Mapping[str, ModelSpec], specs: SpecSet, settings: Settings, specs_key: str | None
+    models: Mapping[str, ModelSpec],
+    broken: tuple[BrokenSpec, ...],
+    fleet: list[tuple[SpecSet, str]],
+    settings: Settings,
 ) -> dg.Definitions:
-    """`specs_key` is the digest of the whole fleet that this location shows; None where another does."""
+    """`fleet`: all specs and their digest, where this location is the one that shows them."""
     platform = Platform(settings)
     resources = {"platform": platform, "tables": TableIOManager(platform)}
     if settings.models:
@@ -77,16 +80,15 @@ def _definitions(
             resources=resources,
             executor=executor_of(settings),
         )
-    shows_fleet = bool(models) and specs_key is not None
     return dg.Definitions(
         assets=[
             *(asset for spec in models.values() for asset in model_assets(spec)),
-            *quarantine_assets(specs.broken),
-            *([fleet_status_asset(specs, specs_key or "")] if shows_fleet else []),
+            *quarantine_assets(broken),
+            *(fleet_status_asset(*shown) for shown in fleet),
         ],
         sensors=[
             *build_sensors(models, settings),
-            *([fleet_status_sensor(specs, specs_key or "", settings)] if shows_fleet else []),
+            *(fleet_status_sensor(*shown, settings) for shown in fleet),
         ],
         schedules=build_schedules(models, settings),
         jobs=[champion_job(models)] if models else [],

@@ -290,7 +290,7 @@ def test_code_locations_share_a_folder_of_specs_by_group(tmp_path):
     settings = Settings.load(home=tmp_path / "home")
     first = build_definitions(tmp_path, settings, groups=["east"])
     second = build_definitions(tmp_path, settings, groups=["west", "prices"])
-    assert _models_of(first) == {"churn", "quarantine"}
+    assert _models_of(first) == {"churn", "quarantine", "fleet_status"}
     assert _models_of(second) == {"sales", "prices", "quarantine"}
 
 

@@ -169,6 +169,19 @@ def test_it_renews_after_a_run_has_ended_and_each_hour_and_never_for_itself(worl
     assert _tick(world, _shifted(renewed, 120))[0].asset_events == []
 
 
+def test_of_several_code_locations_over_one_folder_one_shows_the_whole_fleet(world: World) -> None:
+    for name, group in (("churn", "prices"), ("sales", "risk"), ("stock", "risk")):
+        world.add(name, group=group)
+    shown = {
+        group: FLEET_STATUS
+        in build_definitions(world.specs_folder, world.settings, groups=[group])
+        .resolve_asset_graph()
+        .get_all_asset_keys()
+        for group in ("prices", "risk", "nobody")
+    }
+    assert shown == {"prices": True, "risk": False, "nobody": False}
+
+
 def test_a_large_fleet_is_read_less_often(world: World) -> None:
     world.add()
     _, cursor = _tick(world)

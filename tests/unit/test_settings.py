@@ -68,7 +68,7 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
         "home": str(tmp_path), "storage": "s3://s", "mlflow_uri": "http://m",
         "mlflow_artifacts": "s3://m", "ledger_url": "postgresql+psycopg2://l", "executor": "k8s",
         "sensor_interval_seconds": "30", "automation": "false", "dagster_url": "https://d",
-        "mlflow_url": "https://l",
+        "mlflow_url": "https://l", "models": "churn,sales",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():
@@ -77,6 +77,7 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
     read = {name: getattr(settings, name) for name in values}
     assert read == values | {
         "home": tmp_path, "sensor_interval_seconds": 30, "automation": False,
+        "models": ("churn", "sales"),
     }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ function spark(row) {
 
 // Values over time: [{label, value, hot, title}], with an optional bound.
 function chart(points, { low, high, bound = null, told }) {
-  const w = 640, h = 190, left = 46, right = 8, top = 8, foot = 20;
+  const w = Math.min(640, Math.max(300, innerWidth - 66)), h = 190, left = 46, right = 8, top = 8, foot = 20;
   const known = points.map((p) => p.value).concat(bound === null ? [] : [bound]).filter((v) => v !== null);
   let from = low ?? Math.min(...known), to = high ?? Math.max(...known);
   if (from === to) { const room = Math.abs(from) / 20 || 1; from -= room; to += room; }
