@@ -296,7 +296,9 @@ def _snapshot(specs: Path, models: tuple[str, ...], max_age: float) -> "Snapshot
     from retrain_assets.orchestration.status import read_status
 
     snapshot = read_status(found, key)
-    snapshot.write(home)
+    problem = snapshot.leave(home)
+    if problem:
+        click.echo(f"warning: {problem}", err=True)
     return snapshot
 
 
@@ -602,9 +604,13 @@ def _required(reason: str | None) -> str:
 
 def _forget_status(platform: "Platform") -> None:
     """The next `retrain status` reads again, so that whoever changed something sees it."""
+    from retrain_assets.errors import StatusError
     from retrain_assets.fleet.snapshot import forget
 
-    forget(platform.settings.home)
+    try:
+        forget(platform.settings.home)
+    except StatusError as error:  # what the command was for is done
+        click.echo(f"warning: {error}", err=True)
 
 
 def _person() -> str:

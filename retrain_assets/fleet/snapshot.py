@@ -55,14 +55,19 @@ class Snapshot:
             "models": [row.to_dict() for row in self.rows],
         }
 
-    def write(self, home: Path) -> None:
-        """Leave it in `home`, atomically; the last of two writers stays.
+    def leave(self, home: Path) -> str:
+        """Leave it in `home` for others, atomically; the last of two writers stays.
 
-        Raises:
-            StatusError: the file cannot be written.
+        Returns:
+            Why it could not be written, "" where it was: on a read-only disk everybody reads for
+            himself, which is slower and no less right.
         """
         text = json.dumps(self.to_dict(), separators=(",", ":"))
-        write_atomically(home / _FILE, text)
+        try:
+            write_atomically(home / _FILE, text)
+        except StatusError as error:
+            return str(error)
+        return ""
 
 
 def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float) -> Snapshot | None:
@@ -102,8 +107,15 @@ def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float)
 
 
 def forget(home: Path) -> None:
-    """Remove the snapshot: whoever changes a champion by hand wants to see it at once."""
-    (home / _FILE).unlink(missing_ok=True)
+    """Remove the snapshot: whoever changes a champion by hand wants to see it at once.
+
+    Raises:
+        StatusError: it cannot be removed.
+    """
+    try:
+        (home / _FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise StatusError(f"{home / _FILE} cannot be removed: {error.strerror or error}") from None
 
 
 def specs_digest(paths: Iterable[Path | str]) -> str:

@@ -4,6 +4,7 @@ Belongs here: what the page's server reads. Does not: the page and its routes (`
 (`status`).
 """
 
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FleetReader", "serve"]
 
+_LOG = logging.getLogger(__name__)
 _DECISIONS = 20
 _REPORTS = 120
 
@@ -57,7 +59,9 @@ class FleetReader:
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = (key, load_specs(self._folder))
         found = read_fleet(self._instance, self._platform, self._loaded[1], key)
-        found.write(self._platform.settings.home)
+        problem = found.leave(self._platform.settings.home)
+        if problem:
+            _LOG.warning("%s", problem)
         return found
 
     def history(self, model: str) -> dict[str, Any] | None:

@@ -54,7 +54,7 @@ def fleet_status_asset(specs: SpecSet, specs_key: str) -> dg.AssetsDefinition:
         required_resource_keys={"platform"},
     )
     def fleet_status(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        snapshot = _read(context.instance, context.resources.platform, specs, specs_key)
+        snapshot = _read(context, specs, specs_key)
         return dg.MaterializeResult(metadata=_metadata(snapshot))
 
     return fleet_status
@@ -96,10 +96,9 @@ def _tick(
     ended = _last_ended(context.instance)
     if ended == before["ended"] and since < _AT_LEAST_EVERY_SECONDS:
         return dg.SkipReason("no run has ended since")
-    platform: Platform = context.resources.platform
     began = time.process_time()
     try:
-        snapshot = _read(context.instance, platform, specs, specs_key)
+        snapshot = _read(context, specs, specs_key)
     except RetrainError as error:
         context.log.error(str(error))
         return dg.SkipReason(f"the status cannot be read: {error}")
@@ -119,10 +118,13 @@ def _last_ended(instance: dg.DagsterInstance) -> str:
 
 
 def _read(
-    instance: dg.DagsterInstance, platform: Platform, specs: SpecSet, specs_key: str
+    context: dg.AssetExecutionContext | dg.SensorEvaluationContext, specs: SpecSet, specs_key: str
 ) -> Snapshot:
-    snapshot = read_fleet(instance, platform, specs, specs_key)
-    snapshot.write(platform.settings.home)
+    platform: Platform = context.resources.platform
+    snapshot = read_fleet(context.instance, platform, specs, specs_key)
+    problem = snapshot.leave(platform.settings.home)
+    if problem:
+        context.log.warning(problem)
     return snapshot
 
 

@@ -24,7 +24,7 @@ def _later(seconds):
 
 
 def test_a_young_snapshot_of_the_same_specs_is_shown(tmp_path):
-    SNAPSHOT.write(tmp_path)
+    assert SNAPSHOT.leave(tmp_path) == ""
     assert read_snapshot(tmp_path, "specs", _later(60), 60) == SNAPSHOT
 
 
@@ -33,7 +33,7 @@ def test_a_young_snapshot_of_the_same_specs_is_shown(tmp_path):
     [("others", 1, 60), ("specs", 61, 60), ("specs", 1, 0), ("specs", -1, 60)],
 )
 def test_one_that_is_old_from_the_future_or_of_other_specs_is_not(tmp_path, specs, seconds, limit):
-    SNAPSHOT.write(tmp_path)
+    assert SNAPSHOT.leave(tmp_path) == ""
     assert read_snapshot(tmp_path, specs, _later(seconds), limit) is None
 
 
@@ -53,7 +53,7 @@ def test_a_row_with_a_field_too_few_makes_it_another_release_s(tmp_path):
 def test_no_file_is_no_snapshot_and_forgetting_it_is_fine(tmp_path):
     forget(tmp_path)
     assert read_snapshot(tmp_path, "specs", NOW, 60) is None
-    SNAPSHOT.write(tmp_path)
+    assert SNAPSHOT.leave(tmp_path) == ""
     forget(tmp_path)
     assert read_snapshot(tmp_path, "specs", NOW, 60) is None
 
@@ -64,6 +64,11 @@ def test_writing_leaves_no_temporary_behind_and_says_what_is_wrong(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StatusError, match=r"file/page\.html cannot be written: "):
         write_atomically(tmp_path / "file" / "page.html", "x")
+
+
+def test_where_nothing_can_be_written_it_says_so_and_raises_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "file/status.json cannot be written: " in SNAPSHOT.leave(tmp_path / "file")
 
 
 def test_the_digest_changes_with_specs_and_tables_of_fleets_and_with_nothing_else(tmp_path):
