@@ -48,6 +48,7 @@ class FleetReader:
         self._instance = instance
         self._platform = platform
         self._loaded: tuple[str, SpecSet] | None = None
+        self._told = ""
 
     def snapshot(self) -> Snapshot:
         """The status now, left behind for `retrain status` too.
@@ -60,8 +61,9 @@ class FleetReader:
             self._loaded = (key, load_specs(self._folder))
         found = read_fleet(self._instance, self._platform, self._loaded[1], key)
         problem = found.leave(self._platform.settings.home)
-        if problem:
+        if problem and problem != self._told:  # once, and not every three seconds
             _LOG.warning("%s", problem)
+        self._told = problem
         return found
 
     def history(self, model: str) -> dict[str, Any] | None:
