@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
+    from retrain_assets.fleet.snapshot import Snapshot
     from retrain_assets.fleet.status import StatusRow
     from retrain_assets.orchestration.platform import Platform
     from retrain_assets.promotion.ledger import GuardOutcome, Promotion
@@ -66,6 +68,7 @@ def main() -> None:
       retrain new churn                 write a commented spec to model_specs/churn.yaml
       retrain check                     check every spec; 1 if one is broken
       retrain status                    what every model is doing
+      retrain dashboard                 the same as a live page, with metrics for Prometheus
       retrain why churn                 why it was retrained, or was not
       retrain history churn             who promoted what, when and why
       retrain rollback churn --reason "…"   back to the champion before
@@ -198,39 +201,150 @@ def new(name: str, specs: Path) -> None:
 
 @main.command()
 @click.argument("models", nargs=-1)
+@click.option("--group", metavar="G", help="Only models of this asset group.")
+@click.option(
+    "--state",
+    "states",
+    metavar="S",
+    multiple=True,
+    help="Only models in this state (failing, drifting, ...); may be repeated.",
+)
+@click.option(
+    "--max-age",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="How old a snapshot of somebody who has just read everything may be; 0 reads now.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write one page that needs nothing else to this file.",
+)
 @_SPECS
 @_JSON
-def status(models: tuple[str, ...], specs: Path, as_json: bool) -> None:
-    """Show every model: champion, metric, drift, last run; broken specs first.
+@_no_garbage_collection()
+def status(
+    models: tuple[str, ...],
+    group: str | None,
+    states: tuple[str, ...],
+    max_age: float,
+    page: Path | None,
+    specs: Path,
+    as_json: bool,
+) -> None:
+    """Show every model: champion, metric, drift, last run; what needs a person comes first.
 
-    Reads the Dagster instance in DAGSTER_HOME (by default the one of `make dev`) and the ledger.
+    Reads the Dagster instance in DAGSTER_HOME (by default the one of `make dev`) and the ledger, or
+    the snapshot of them that the fleet's sensor, the dashboard or this command has left behind.
 
     \b
     Examples:
       retrain status
-      retrain status flight_delay --json
+      retrain status --group recommenders --state drifting
+      retrain status flight_delay --max-age 0 --json
+      retrain status --html fleet.html
     """
-    from retrain_assets.errors import RetrainError, SpecError
-    from retrain_assets.spec.loading import load_specs
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.fleet.status import STATES
 
+    unknown_states = sorted(set(states) - set(STATES))
+    if unknown_states:
+        _fail(f"no state named {', '.join(unknown_states)}; known: {', '.join(STATES)}")
     try:
-        found = load_specs(specs)
-        unknown = sorted(set(models) - set(found.models))
-        if unknown:
-            known = ", ".join(sorted(found.models))
-            _fail(f"no model named {', '.join(unknown)} in {specs}; known: {known}")
-        from retrain_assets.orchestration.status import read_status
+        snapshot = _snapshot(specs, models, max_age)
+        rows = [
+            row
+            for row in snapshot.rows
+            if (not models or row.model in models)
+            and (group is None or row.group == group)
+            and (not states or row.state in states)
+        ]
+        if page is not None:
+            from retrain_assets.fleet.page import static_page
+            from retrain_assets.fleet.snapshot import write_atomically
 
-        rows = read_status(found, names=models or None)
-    except SpecError as error:
-        _fail(str(error))
+            write_atomically(page, static_page(replace(snapshot, rows=tuple(rows))))
+            click.echo(f"wrote {page}", err=as_json)
     except RetrainError as error:
         _fail(str(error))
     if as_json:
-        _print_json({"models": [row.to_dict() for row in rows]})
-    else:
-        _print_status(rows)
+        _print_json({**snapshot.to_dict(), "models": [row.to_dict() for row in rows]})
+    elif page is None:
+        _print_status(rows, snapshot)
     sys.exit(1 if any(row.state == "broken" for row in rows) else 0)
+
+
+def _snapshot(specs: Path, models: tuple[str, ...], max_age: float) -> "Snapshot":
+    """The status of all models: from the file in RETRAIN_HOME where it is young enough, else read."""
+    from datetime import UTC, datetime
+
+    from retrain_assets.fleet.snapshot import read_snapshot, specs_digest
+    from retrain_assets.settings import Settings
+
+    home, key = Settings.load().home, specs_digest([specs])
+    snapshot = read_snapshot(home, key, datetime.now(UTC), max_age)
+    if snapshot is not None and {row.model for row in snapshot.rows} >= set(models):
+        return snapshot
+    from retrain_assets.spec.loading import load_specs
+
+    found = load_specs(specs)
+    known = {*found.models, *(broken.name for broken in found.broken)}
+    _check_known(set(models) - known, known, specs)
+    from retrain_assets.orchestration.status import read_status
+
+    snapshot = read_status(found, key)
+    problem = snapshot.leave(home)
+    if problem:
+        click.echo(f"warning: {problem}", err=True)
+    return snapshot
+
+
+def _check_known(strangers: set[str], known: set[str], specs: Path) -> None:
+    """Fail unless the ledger knows the models that no spec describes: they are retired."""
+    from retrain_assets.settings import Settings
+
+    if not strangers:
+        return
+    settings = Settings.load()
+    ledger = Path(settings.ledger_url.removeprefix("sqlite:///"))
+    if not settings.ledger_url.startswith("sqlite") or ledger.exists():
+        strangers = strangers - set(_platform().ledger.promotion_counts())
+    if strangers:
+        listed = ", ".join(sorted(known))
+        _fail(f"no model named {', '.join(sorted(strangers))} in {specs}; known: {listed}")
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=3010,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port; 0 takes a free one.",
+)
+@_SPECS
+def dashboard(host: str, port: int, specs: Path) -> None:
+    """Serve the status of all models as a live page, with /metrics for Prometheus, until it is stopped.
+
+    It shows what `retrain status` shows, changes nothing, and asks nobody who they are: an address
+    other than 127.0.0.1 belongs behind a proxy that does.
+
+    \b
+    Examples:
+      retrain dashboard
+      retrain dashboard --host 0.0.0.0 --port 80
+    """
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.orchestration.dashboard import serve
+
+    try:
+        serve(specs, host, port, lambda url: click.echo(f"{url}  (Ctrl+C stops it)"))
+    except RetrainError as error:
+        _fail(str(error))
 
 
 @main.command()
@@ -367,6 +481,7 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
         )
     except RetrainError as error:
         _fail(str(error))
+    _forget_status(platform)
     if now.sequence == before.sequence:
         click.echo(f"{model}: v{now.version} is champion already ({now.kind}); nothing was changed")
     else:
@@ -415,6 +530,7 @@ def promote(
         )
     except RetrainError as error:
         _fail(str(error))
+    _forget_status(platform)
     if not new:
         click.echo(f"{model}: v{number} was {review.signed} before; nothing was changed")
         return
@@ -439,13 +555,14 @@ def reject(model: str, version: str, reason: str, by: str | None) -> None:
     from retrain_assets.errors import RetrainError
     from retrain_assets.promotion.reviews import Reviews
 
-    number = version.removeprefix("v")
+    number, platform = version.removeprefix("v"), _platform()
     try:
-        review, new = Reviews(_platform().ledger).reject(
+        review, new = Reviews(platform.ledger).reject(
             model, number, actor=by or _person(), reason=reason
         )
     except RetrainError as error:
         _fail(str(error))
+    _forget_status(platform)
     what = f"v{number} was {review.signed} before; nothing was changed"
     click.echo(f"{model}: {f'v{number} rejected and recorded' if new else what}")
 
@@ -485,6 +602,17 @@ def _required(reason: str | None) -> str:
     return reason
 
 
+def _forget_status(platform: "Platform") -> None:
+    """The next `retrain status` reads again, so that whoever changed something sees it."""
+    from retrain_assets.errors import StatusError
+    from retrain_assets.fleet.snapshot import forget
+
+    try:
+        forget(platform.settings.home)
+    except StatusError as error:  # what the command was for is done
+        click.echo(f"warning: {error}", err=True)
+
+
 def _person() -> str:
     import getpass
     import socket
@@ -508,15 +636,24 @@ def _check_model(model: str, specs: Path) -> None:
         _fail(f"no model named {model} in {specs} or in the ledger; known: {known}")
 
 
-def _print_status(rows: "list[StatusRow]") -> None:
+def _print_status(rows: "list[StatusRow]", snapshot: "Snapshot") -> None:
+    from datetime import UTC, datetime
+
     from rich.console import Console
 
-    from retrain_assets.fleet.status import status_notes, status_table
+    from retrain_assets.fleet.status import duration
+    from retrain_assets.fleet.terminal import status_lines, status_notes, status_table
 
+    now = datetime.now(UTC)
     # Into a file or a pipe nothing is cut off.
-    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows, now))
     for note in status_notes(rows):
         click.echo(note)
+    head, *groups = status_lines(rows)
+    age = (now - snapshot.as_of).total_seconds()
+    when = f"as of {snapshot.as_of:%Y-%m-%d %H:%M:%S} UTC"
+    when += f", {duration(age)} ago; --max-age 0 reads now" if age > 2 else ""
+    click.echo("\n".join([*groups, f"{click.style(head, bold=True)}  ({when})"]))
 
 
 if __name__ == "__main__":

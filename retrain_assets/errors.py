@@ -11,6 +11,7 @@
     ├── TrainingError        too little data, a bad target, a trainer that failed
     ├── ReplayError          a history that cannot be replayed, or no such policy
     ├── RegistryError        the model registry: unreachable, or holds something else than it should
+    ├── StatusError          the status cannot be shown: a file, a port
     └── LedgerError          the promotion ledger
         ├── ChampionChanged  somebody else promoted in between: compare-and-set lost
         ├── RolledBack       this very version was rolled back, by a person or by the guard
@@ -39,6 +40,7 @@ __all__ = [
     "SettingsError",
     "SourceError",
     "SpecError",
+    "StatusError",
     "TableError",
     "TrainingError",
 ]
@@ -129,6 +131,10 @@ class ReplayError(RetrainError):
 
 class RegistryError(RetrainError):
     """The model registry is unreachable, or holds something else than it should."""
+
+
+class StatusError(RetrainError):
+    """The status of the fleet cannot be written or served."""
 
 
 class LedgerError(RetrainError):

@@ -5,14 +5,22 @@ environment, except connection fields of specs (`${NAME}`) and alert targets (`R
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retrain_assets.errors import SettingsError
 
 __all__ = ["Settings"]
+
+
+def _names(value: Any) -> Any:
+    """Names between commas."""
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return value
 
 
 class Settings(BaseSettings):
@@ -28,7 +36,11 @@ class Settings(BaseSettings):
         sensor_interval_seconds: least time between two evaluations of a sensor; Dagster's daemon
             looks every 5 s, so a smaller number means at every look.
         automation: whether sensors and schedules are on when they are first seen.
-        dagster_url: address of the Dagster UI, for links in alerts.
+        models: only these models are loaded, comma-separated; for a process that executes one run of
+            theirs, which need not build the definitions of all others.
+        dagster_url: address of the Dagster UI, for links.
+        mlflow_url: address of the MLflow UI, for links; by default `mlflow_uri` where that is a server,
+            else there are none.
     """
 
     # Addresses may hold passwords, so they are left out of repr(), which logs and tracebacks show.
@@ -45,7 +57,9 @@ class Settings(BaseSettings):
     executor: Literal["in_process", "multiprocess", "k8s"] = "in_process"
     sensor_interval_seconds: int = Field(1, ge=1)
     automation: bool = True
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     dagster_url: str = "http://127.0.0.1:3000"
+    mlflow_url: str = Field("", repr=False)
 
     def model_post_init(self, context: Any) -> None:
         """Fill in what follows from `home`; frozen, so through object.__setattr__."""
@@ -56,6 +70,7 @@ class Settings(BaseSettings):
             "mlflow_artifacts": self.mlflow_artifacts
             or ("" if self.mlflow_uri.startswith("http") else str(home / "mlartifacts")),
             "mlflow_uri": self.mlflow_uri or f"sqlite:///{home / 'mlflow.db'}",
+            "mlflow_url": self.mlflow_url or _shown(self.mlflow_uri),
             "ledger_url": self.ledger_url or f"sqlite:///{home / 'ledger.db'}",
         }
         self.__dict__.update(derived)
@@ -80,3 +95,11 @@ class Settings(BaseSettings):
     def dagster_home(self) -> Path:
         """Folder of the local Dagster instance."""
         return self.home / "dagster"
+
+
+def _shown(uri: str) -> str:
+    """The address of a server as people may see it, without user and password; "" of a database."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

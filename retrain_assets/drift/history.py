@@ -41,6 +41,7 @@ class DriftHistory:
         verdicts: n verdicts, None where there is no report.
         references: n names of what was compared with, None where there is no report.
         n_left_out: features beyond the k.
+        scores: n drift scores in [0, 1], None where there is no report.
     """
 
     partitions: tuple[str, ...]
@@ -50,6 +51,7 @@ class DriftHistory:
     verdicts: tuple[Verdict | None, ...]
     references: tuple[str | None, ...]
     n_left_out: int
+    scores: tuple[float | None, ...]
 
 
 def drift_history(
@@ -90,6 +92,7 @@ def drift_history(
         verdicts=tuple(None if report is None else report.verdict for report in found),
         references=tuple(None if report is None else report.reference for report in found),
         n_left_out=len(names) - len(order),
+        scores=tuple(None if report is None else report.score for report in found),
     )
 
 

@@ -317,12 +317,14 @@ class ReportSummary:
         reference: see `DriftReport`.
         severity: by feature, see `FeatureDrift`.
         drifted: the features that drifted.
+        score: see `DriftReport`.
     """
 
     verdict: Verdict
     reference: str
     severity: dict[str, float]
     drifted: frozenset[str]
+    score: float
 
     @classmethod
     def from_document(cls, document: Any) -> "ReportSummary":
@@ -340,6 +342,7 @@ class ReportSummary:
                 # "Infinity" is text in JSON, which float reads too.
                 {row["feature"]: float(row["severity"]) for row in rows},
                 frozenset(row["feature"] for row in rows if row["drifted"]),
+                float(document["score"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DriftError(f"drift report: not a stored report: {error!r}") from None

@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,12 +142,12 @@ def _show_gate(platform: "Platform", done: "Executed") -> None:
 def _finish(loop: "LocalLoop", platform: "Platform", specs: "SpecSet") -> None:
     from rich.console import Console
 
-    from retrain_assets.fleet.status import status_notes, status_table
+    from retrain_assets.fleet.terminal import status_notes, status_table
     from retrain_assets.orchestration.status import status_rows
 
     rows = status_rows(loop.instance, platform, specs)
     _say("\nStatus")
-    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows))
+    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows, datetime.now(UTC)))
     for note in status_notes(rows):
         _say(note)
     loop.instance.dispose()

@@ -50,18 +50,20 @@ class Explained:
         return {**asdict(self), "reasons": list(self.reasons)}
 
     @property
+    def done(self) -> str:
+        """What was done, and what fired."""
+        why = f" ({self.trigger})" if self.trigger else ""
+        return f"{_ACTIONS.get(self.action, self.action)}{why}"
+
+    @property
     def summary(self) -> str:
         """The decision in one line, without when."""
-        said = _ACTIONS.get(self.action, self.action)
-        why = f" ({self.trigger})" if self.trigger else ""
-        return f"{said}{why}: {'; '.join(self.reasons)}"
+        return f"{self.done}: {'; '.join(self.reasons)}"
 
     def lines(self) -> list[str]:
         """What a person reads: when and what, each reason, what came of it."""
         where = f"  data up to {self.partition}" if self.partition else ""
-        why = f" ({self.trigger})" if self.trigger else ""
-        found = [f"{self.decided_at[:19].replace('T', ' ')}{where}  "
-                 f"{_ACTIONS.get(self.action, self.action)}{why}"]  # fmt: skip
+        found = [f"{self.decided_at[:19].replace('T', ' ')}{where}  {self.done}"]
         found += [f"    {reason}" for reason in self.reasons]
         if self.outcome:
             found.append(f"    -> {self.outcome}")

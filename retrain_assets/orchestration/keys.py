@@ -10,6 +10,7 @@ __all__ = [
     "EVIDENCE",
     "GATE_CHECKS",
     "GUARD",
+    "QUARANTINE",
     "REPLAY",
     "STAGES",
     "Tag",
@@ -26,6 +27,9 @@ STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_m
 
 GUARD = "guard_report"
 """A sixth one, of models with `gate.guard`."""
+
+QUARANTINE = "quarantine"
+"""Prefix of the assets that stand for broken specs."""
 
 EVIDENCE = "evidence"
 """Metadata of `drift_report` that decisions rest on, as JSON; beside it are the numbers that plot."""
@@ -80,6 +84,7 @@ class Tag:
     REQUEST = "retrain/request"
     DECISION = "retrain/decision"
     RESOURCES = "retrain/resources"
+    PROCESS = "retrain/process"
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:

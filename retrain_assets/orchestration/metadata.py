@@ -43,6 +43,10 @@ __all__ = [
 ]
 
 
+_TREND = 20
+"""Drift scores that a report carries along, so that the status of all models is one batched read."""
+
+
 def picture(png: bytes) -> str:
     """A PNG as an inline Markdown image."""
     return f"![]({'data:image/png;base64,'}{base64.b64encode(png).decode('ascii')})"
@@ -81,7 +85,7 @@ def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> di
 
     report = item.report
     shown = history is not None or item.partition is None or report.verdict == "drifted"
-    values = {
+    values: dict[str, Any] = {
         "verdict": report.verdict,
         "alarm": item.alarm,
         **rounded({"drift_score": report.score, "share_drifted": report.share_drifted}),
@@ -92,6 +96,11 @@ def drift_metadata(item: "Watched", history: "DriftHistory | None" = None) -> di
     }
     if history is not None and history.features:
         values["heat_map"] = dg.MetadataValue.md(history_markdown(history))
+    if history is not None:
+        scores = history.scores[-_TREND:]
+        values["trend"] = dg.MetadataValue.json(
+            [None if score is None else round(score, 3) for score in scores]
+        )
     if report.features:
         values |= rounded({"severity_max": min(report.features[0].severity, CEILING)})
     values |= rounded(_beside(report))

@@ -56,6 +56,7 @@ class ModelState:
         vacancy: the ledger's row since which there is no champion; None where it never had one too.
         judged: the last retraining: the last candidate that was judged, whatever the verdict.
         bad_data: the newest partition that was ever bad, and its problem ("" when it was mended).
+        run_ids: of its assets' latest runs, however they ended.
     """
 
     spec: ModelSpec
@@ -65,6 +66,7 @@ class ModelState:
     vacancy: "Promotion | None" = None
     judged: "Judgement | None" = None
     bad_data: tuple[str, str] | None = None
+    run_ids: frozenset[str] = frozenset()
 
     def now(self, partition: str | None) -> datetime:
         """Data time: the end of `partition`; the moment of the last read without partitions."""
@@ -93,7 +95,7 @@ class ModelState:
             trained = _promoted_data_end(self.spec, self.champion)
             age = max(self.now(partition) - trained, timedelta(0))
         values = report.metadata if report else {}
-        expected, performance = self._performance()
+        expected, performance = self.performance()
         return Evidence(
             has_champion=self.champion is not None,
             partitions=partitions,
@@ -117,7 +119,7 @@ class ModelState:
         stale = reference.startswith("champion v") and reference != present
         return bool(report.metadata.get("alarm")) and not stale
 
-    def _performance(self) -> tuple[Performance | None, tuple[Performance, ...]]:
+    def performance(self) -> tuple[Performance | None, tuple[Performance, ...]]:
         """The present champion's on its holdout and since, as the newest report has measured it."""
         report = self.latest.get("drift_report")
         found: Any = report.metadata.get(EVIDENCE) if report else None
@@ -240,11 +242,14 @@ def observe(
     by_name = {spec.name: spec for spec in specs}
     keys = {asset_key(name, stage): (name, stage) for name in by_name for stage in stages}
     latest: dict[str, dict[str, Latest]] = {name: {} for name in by_name}
+    run_ids: dict[str, set[str]] = {name: set() for name in by_name}
     for record in instance.get_asset_records(list(keys)):
         entry = record.asset_entry
         record_of = entry.last_materialization_record
         materialization = record_of.asset_materialization if record_of else None
         found = keys.get(entry.asset_key)
+        if found is not None and entry.last_run_id:  # events without a run have an empty one
+            run_ids[found[0]].add(entry.last_run_id)
         if materialization is None or found is None or record_of is None:
             continue
         name, stage = found
@@ -273,5 +278,6 @@ def observe(
             vacancy=row if vacant else None,
             judged=judged.get(name),
             bad_data=bad_data.get(name),
+            run_ids=frozenset(run_ids[name]),
         )
     return states

@@ -4,6 +4,7 @@ https://docs.dagster.io/guides/build/partitions-and-backfills/partitioning-asset
 """
 
 import warnings
+from functools import cache
 
 import dagster as dg
 
@@ -12,6 +13,7 @@ from retrain_assets.spec.partitions import PartitionScheme
 __all__ = ["dagster_partitions", "trailing_mapping"]
 
 
+@cache
 def dagster_partitions(scheme: PartitionScheme | None) -> dg.TimeWindowPartitionsDefinition | None:
     """Dagster's partitions of `scheme`; the keys are the same (a contract test holds them equal)."""
     if scheme is None:
@@ -28,6 +30,7 @@ def dagster_partitions(scheme: PartitionScheme | None) -> dg.TimeWindowPartition
             return dg.MonthlyPartitionsDefinition(start_date=start, end_date=end)
 
 
+@cache
 def trailing_mapping(partitions: int, end_offset: int = 0) -> dg.TimeWindowPartitionMapping:
     """Partition P depends on the `partitions` partitions that end `-end_offset` before P's own."""
     with warnings.catch_warnings():

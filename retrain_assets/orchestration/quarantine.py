@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.errors import SpecError
+from retrain_assets.orchestration.keys import QUARANTINE
 from retrain_assets.spec.loading import BrokenSpec, load_specs
 
 __all__ = ["quarantine_assets"]
@@ -25,11 +26,11 @@ def quarantine_assets(broken: tuple[BrokenSpec, ...]) -> list[dg.AssetsDefinitio
 
 def _asset(name: str, broken: BrokenSpec) -> dg.AssetsDefinition:
     report = str(SpecError(list(broken.problems)))
-    key = dg.AssetKey(["quarantine", name])
+    key = dg.AssetKey([QUARANTINE, name])
 
     @dg.asset(
         key=key,
-        group_name="quarantine",
+        group_name=QUARANTINE,
         kinds={"yaml"},
         description=(
             f"**This spec is broken; its model is not loaded.** All others are.\n\n```\n{report}\n```\n\n"

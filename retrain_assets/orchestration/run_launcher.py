@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import get_job_name_from_run_id
 
 from retrain_assets.orchestration.keys import Tag
 from retrain_assets.orchestration.kubernetes import K8S_CONFIG
@@ -30,6 +31,8 @@ class RetrainRunLauncher(K8sRunLauncher):
       still running; the next look, when the server answers again, finds what became of it.
     - "OOMKilled" names a container. Here the message names the asset, the limit and the field of the
       spec; and for a pod that never started, what it waited for.
+    - A run that did not start in time is given up, and so is its Job here. The stock launcher leaves
+      it: it would start, or call for another node, for nobody.
     """
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
@@ -43,11 +46,28 @@ class RetrainRunLauncher(K8sRunLauncher):
     def get_run_worker_debug_info(
         self, run: dg.DagsterRun, include_container_logs: bool | None = True
     ) -> str | None:
-        """What the cluster says about the pod, after one sentence about what to change."""
-        found: str | None = super().get_run_worker_debug_info(run, include_container_logs)
-        if found is None:
-            return None
-        return "\n\n".join(filter(None, (self._advice(run, found), found)))
+        """What the cluster says about the pod, after one sentence about what to change.
+
+        Run monitoring asks for it when it is about to end the run, and nothing else does.
+        """
+        found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        text = [self._advice(run, found), found]
+        if run.status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED):
+            text.append(self._give_up(run))
+        return "\n\n".join(filter(None, text)) or None
+
+    def _give_up(self, run: dg.DagsterRun) -> str:
+        """Delete the Job of a run that never started; what became of it."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        name = get_job_name_from_run_id(run.run_id)  # type: ignore[no-untyped-call]
+        namespace = self.get_container_context_for_run(run).namespace
+        try:
+            deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
+        except (ApiException, HTTPError) as error:
+            return f"Its Job {name} is still there and has to be deleted by hand: {error}"
+        return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
 
     def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
         if "OOMKilled" in found:

@@ -125,6 +125,18 @@ class Decisions:
         with self._database.transaction() as connection:
             return [_judgement(row) for row in connection.execute(query).mappings()]
 
+    def rejection_counts(self) -> dict[str, int]:
+        """How many judgements promoted nothing and asked nobody, by model; one query."""
+        import sqlalchemy as sa
+
+        table = judgements()
+        query = sa.select(table.c.model, sa.func.count()).where(
+            table.c.verdict.in_(("reject", "undecided", "refused"))
+        )
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.group_by(table.c.model)).all()
+        return {model: int(count) for model, count in rows}
+
     def rejections(self, model: str) -> int:
         """Candidates that did not pass since the last promotion, each version of a partition once."""
         found: set[tuple[str | None, str]] = set()

@@ -215,6 +215,16 @@ class Ledger:
         wanted = None if models is None else set(models)
         return {row.model: row for row in rows if wanted is None or row.model in wanted}
 
+    def promotion_counts(self) -> dict[str, int]:
+        """How often a candidate became champion, by model, of all that the ledger knows; one query."""
+        import sqlalchemy as sa
+
+        table = promotions()
+        query = sa.select(table.c.model, sa.func.count()).where(table.c.kind == "promotion")
+        with self.database.transaction() as connection:
+            rows = connection.execute(query.group_by(table.c.model)).all()
+        return {model: int(count) for model, count in rows}
+
     def history(self, model: str) -> list[Promotion]:
         """All rows of a model, oldest first."""
         return self._select(lambda query: _newest_of(query, model))[::-1]

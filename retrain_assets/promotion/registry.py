@@ -886,7 +886,20 @@ def _registered(client: "MlflowClient", model: str, version: str) -> "MlflowVers
 
 
 def _set_alias(client: "MlflowClient", model: str, alias: str, version: str) -> None:
-    client.set_registered_model_alias(model, alias, version)
+    """Set an alias; of two callers that set a new one at the same time, the last one wins.
+
+    MLflow looks for the alias and then inserts or updates it, so that the slower of two inserts breaks
+    the table's uniqueness. The alias is there then, and setting it again is an update.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import IntegrityError
+
+    try:
+        client.set_registered_model_alias(model, alias, version)
+    except (MlflowException, IntegrityError):
+        if alias not in client.get_registered_model(model).aliases:
+            raise
+        client.set_registered_model_alias(model, alias, version)
 
 
 def _sqlite_path(uri: str) -> Path:

@@ -5,14 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from integration.postgres import PostgresServer, postgres_server
+from integration.postgres import PostgresServer
 
 from retrain_assets.policy import Decision, Evidence, History, PastRun
 from retrain_assets.policy.record import Entry, entry_of
 from retrain_assets.promotion.decisions import Decisions, Judgement
 from retrain_assets.promotion.ledger import Ledger
-
-__all__ = ["postgres_server"]  # a fixture of this module, too
 
 NOW = datetime(2024, 2, 1, 6, tzinfo=UTC)
 

@@ -13,13 +13,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
-from integration.postgres import PostgresServer, postgres_server
+from integration.postgres import PostgresServer
 
 from retrain_assets.errors import ChampionChanged, LedgerError
 from retrain_assets.promotion.ledger import Candidate, Ledger, Promotion
 from retrain_assets.promotion.tables import promotions
-
-__all__ = ["postgres_server"]  # a fixture of this module, too
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

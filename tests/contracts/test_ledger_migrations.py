@@ -10,15 +10,13 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from integration.postgres import PostgresServer, postgres_server
+from integration.postgres import PostgresServer
 
 from retrain_assets.errors import LedgerError
 from retrain_assets.promotion.database import Database
 from retrain_assets.promotion.ledger import Ledger
 from retrain_assets.promotion.migrations import configuration
 from retrain_assets.promotion.tables import REVISIONS, VERSION_TABLE, metadata, promotions
-
-__all__ = ["postgres_server"]  # a fixture of this module, too
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

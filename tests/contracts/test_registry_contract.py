@@ -19,15 +19,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from integration.candidates import Trained, train_small_model
-from integration.postgres import PostgresServer, postgres_server
+from integration.postgres import PostgresServer
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput
 
 from retrain_assets.errors import RegistryError
 from retrain_assets.promotion.registry import MlflowRegistry, ModelVersion
 from retrain_assets.training.model import TabularModel
-
-__all__ = ["postgres_server"]  # a fixture of this module, too
 
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
 pytestmark = [

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.postgres import PostgresServer, postgres_server
+from integration.postgres import PostgresServer
 
 from retrain_assets.errors import ChampionChanged, LedgerError, NotAwaiting
 from retrain_assets.promotion.ledger import Candidate, Ledger
 from retrain_assets.promotion.reviews import Review, Reviews
-
-__all__ = ["postgres_server"]  # a fixture of this module, too
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

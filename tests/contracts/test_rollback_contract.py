@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from integration.candidates import train_small_model
-from integration.postgres import postgres_server  # noqa: F401
 
 from retrain_assets.errors import ChampionChanged, LedgerError, RegistryError
 from retrain_assets.promotion.ledger import Candidate, Ledger

@@ -58,7 +58,14 @@ def test_the_server_comes_up_with_every_sensor_and_schedule_on(server: DevServer
     repository = server.wait_until_ready()
     sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
     assert sensors == dict.fromkeys(
-        ("arrivals", "champion_sensor", "drift_sensor", "failure_alerts", "freshness_sensor"),
+        (
+            "arrivals",
+            "champion_sensor",
+            "drift_sensor",
+            "failure_alerts",
+            "fleet_status_sensor",
+            "freshness_sensor",
+        ),
         "RUNNING",
     )
     (schedule,) = repository["schedules"]

@@ -53,10 +53,8 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL the server with all its processes; backends lead no group of their own sessions."""
         assert self._process is not None
-        children = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._process.pid)], capture_output=True, text=True,
-            check=False,
-        ).stdout.split()  # fmt: skip
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
         os.kill(self._process.pid, signal.SIGKILL)
         for child in map(int, children):
             try:

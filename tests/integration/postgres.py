@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests: `from integration.postgres import postgres_server`.
+"""A private PostgreSQL server for tests; the fixture `postgres_server` is there in all of them.
 
 Belongs here: starting and stopping the server. Does not: tables, data.
 """

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from integration.postgres import PASSWORD, PostgresServer, postgres_server  # noqa: F401
+from integration.postgres import PASSWORD, PostgresServer
 
 from retrain_assets.data.sources import available_partitions, read_source, source_version
 from retrain_assets.errors import RetrainError, SettingsError, SourceError
@@ -372,7 +372,7 @@ def test_a_query_with_a_window_is_refused_without_partitions(sqlite: str) -> Non
 
 
 def test_postgres_types_and_both_kinds_of_timestamps_survive(
-    postgres_server: PostgresServer,  # noqa: F811
+    postgres_server: PostgresServer,
 ) -> None:
     url = postgres_server.create_database("sources_types")
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
@@ -400,7 +400,7 @@ def test_postgres_types_and_both_kinds_of_timestamps_survive(
     assert table["share"].to_pylist() == [0.5, None]
 
 
-def test_postgres_errors_are_the_server_s_words(postgres_server: PostgresServer) -> None:  # noqa: F811
+def test_postgres_errors_are_the_server_s_words(postgres_server: PostgresServer) -> None:
     with pytest.raises(SourceError, match='relation "nosuch" does not exist'):
         read_source(sql(postgres_server.url(), "select * from nosuch"), None)
 
@@ -417,7 +417,7 @@ def assert_secret_is_kept(source: Source, *needles: str, match: str = "") -> Non
 
 
 def test_a_wrong_password_is_reported_without_the_password(
-    postgres_server: PostgresServer,  # noqa: F811
+    postgres_server: PostgresServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = postgres_server.url(password=SECRET)

@@ -103,25 +103,31 @@ class Link:
         with suppress(OSError):
             while data := source.recv(65536):
                 target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)  # the other direction's thread ends, too
+        source.close()
 
     @contextmanager
     def cut(self) -> Iterator[None]:
         """While the block runs nothing passes."""
         self._cut.set()
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        self._hang_up()
         try:
             yield
         finally:
-            self._open.clear()
             self._cut.clear()
 
+    def _hang_up(self) -> None:
+        for end in self._open:
+            with suppress(OSError):  # closed already
+                end.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
     def close(self) -> None:
+        with suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        self._hang_up()
 
 
 @dataclass

@@ -21,6 +21,7 @@ from retrain_assets.orchestration import executors
 from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.executors import PRELOAD, executor_of
 from retrain_assets.orchestration.factory import model_assets
+from retrain_assets.orchestration.fleet_status import FLEET_STATUS
 from retrain_assets.orchestration.keys import REPLAY, STAGES, asset_key, checks_of
 from retrain_assets.orchestration.partitions import dagster_partitions
 from retrain_assets.orchestration.quarantine import quarantine_assets
@@ -68,10 +69,10 @@ def graph(tmp_path_factory):
 
 
 def test_a_model_is_five_assets_in_a_row_and_its_replay_beside_them(graph):
-    assert graph.get_all_asset_keys() == {asset_key("churn", stage) for stage in (*STAGES, REPLAY)}
+    keys = graph.get_all_asset_keys() - {FLEET_STATUS}
+    assert keys == {asset_key("churn", stage) for stage in (*STAGES, REPLAY)}
     parents = {
-        key.path[1]: {parent.path[1] for parent in graph.get(key).parent_keys}
-        for key in graph.get_all_asset_keys()
+        key.path[1]: {parent.path[1] for parent in graph.get(key).parent_keys} for key in keys
     }
     assert parents == {
         "raw_data": set(),
@@ -126,7 +127,7 @@ def test_kinds_follow_the_source_and_the_transform(changes, stage, kinds):
 def test_every_asset_has_its_checks(graph):
     found = {
         key: {check.name for check in graph.get(key).check_keys}
-        for key in graph.get_all_asset_keys()
+        for key in graph.get_all_asset_keys() - {FLEET_STATUS}
     }
     stages = (*STAGES, REPLAY)
     assert found == {asset_key("churn", stage): set(checks_of(_spec(), stage)) for stage in stages}
@@ -251,13 +252,47 @@ def test_many_models_share_sensors_and_schedules(tmp_path):
           for n, schedule in enumerate(schedules)),
     )  # fmt: skip
     repository = defs.get_repository_def()
-    assert len(repository.sensor_defs) == 5
+    assert len(repository.sensor_defs) == 6
     assert len(repository.schedule_defs) == 2
     assert sorted(job.name for job in repository.get_all_jobs()) == [
         "__ASSET_JOB",
         "change_champion",
     ]
-    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 24
+    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 25
+
+
+def _models_of(defs):
+    return {key.path[0] for key in defs.resolve_asset_graph().get_all_asset_keys()}
+
+
+def test_a_run_process_that_is_told_its_models_builds_no_others(tmp_path):
+    for name in ("churn", "sales", "prices"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(BASE | {"name": name}))
+    scoped = Settings.load(home=tmp_path / "home", models="sales, gone")
+    defs = build_definitions(tmp_path, scoped)
+    assert _models_of(defs) == {"sales"}
+    repository = defs.get_repository_def()
+    assert not repository.sensor_defs
+    assert not repository.schedule_defs
+    everything = build_definitions(tmp_path, Settings.load(home=tmp_path / "home"))
+    key = asset_key("sales", "candidate_model")
+    alone, among_all = (d.resolve_asset_graph().get(key) for d in (defs, everything))
+    assert alone.code_version == among_all.code_version
+    assert alone.parent_keys == among_all.parent_keys
+    assert alone.check_keys == among_all.check_keys
+
+
+def test_code_locations_share_a_folder_of_specs_by_group(tmp_path):
+    for name, group in (("churn", "east"), ("sales", "west"), ("prices", None)):
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump(BASE | {"name": name, "group": group})
+        )
+    (tmp_path / "broken.yaml").write_text("name: broken")
+    settings = Settings.load(home=tmp_path / "home")
+    first = build_definitions(tmp_path, settings, groups=["east"])
+    second = build_definitions(tmp_path, settings, groups=["west", "prices"])
+    assert _models_of(first) == {"churn", "quarantine", "fleet_status"}
+    assert _models_of(second) == {"sales", "prices", "quarantine"}
 
 
 def test_automation_off_means_off_until_somebody_turns_it_on(tmp_path):
@@ -292,6 +327,7 @@ def test_a_broken_spec_is_in_quarantine_and_the_others_load(tmp_path):
     defs = _build(tmp_path / "specs", BASE, BROKEN, BASE | {"name": "sales"})
     graph = defs.resolve_asset_graph()
     assert graph.get_all_asset_keys() == {
+        FLEET_STATUS,
         dg.AssetKey(["quarantine", "torn"]),
         *(asset_key(model, stage) for model in ("churn", "sales") for stage in (*STAGES, REPLAY)),
     }
@@ -363,7 +399,7 @@ def test_a_name_given_twice_stays_in_quarantine_until_one_of_them_changes(tmp_pa
 def test_any_name_in_a_broken_file_makes_an_asset_that_loads(tmp_path, name):
     defs = _build(tmp_path / "specs", BASE, yaml.safe_dump({"name": name, "zzz": 1}))
     dg.Definitions.validate_loadable(defs)
-    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 7
+    assert len(defs.resolve_asset_graph().get_all_asset_keys()) == 8
 
 
 # ---------------------------------------- what a spec may say, Dagster must take: or all models fall
@@ -554,7 +590,7 @@ def test_loading_the_definitions_imports_no_heavy_library_and_touches_no_disk(tm
     by_us, at_all, assets = map(json.loads, result.stdout.splitlines()[-3:])
     assert by_us == []
     assert at_all == []
-    assert assets == 12
+    assert assets == 13
     assert not home.exists()
 
 
@@ -562,4 +598,4 @@ def test_the_shipped_definitions_load(monkeypatch, tmp_path):
     defs = build_definitions(ROOT / "model_specs", Settings.load(home=tmp_path / "home"))
     dg.Definitions.validate_loadable(defs)
     groups = {node.group_name for node in defs.resolve_asset_graph().asset_nodes}
-    assert groups == {"flight_delay", "daily_departures"}
+    assert groups == {"flight_delay", "daily_departures", "fleet"}

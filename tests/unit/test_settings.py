@@ -68,6 +68,7 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
         "home": str(tmp_path), "storage": "s3://s", "mlflow_uri": "http://m",
         "mlflow_artifacts": "s3://m", "ledger_url": "postgresql+psycopg2://l", "executor": "k8s",
         "sensor_interval_seconds": "30", "automation": "false", "dagster_url": "https://d",
+        "mlflow_url": "https://l", "models": "churn,sales",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():
@@ -76,6 +77,7 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
     read = {name: getattr(settings, name) for name in values}
     assert read == values | {
         "home": tmp_path, "sensor_interval_seconds": 30, "automation": False,
+        "models": ("churn", "sales"),
     }  # fmt: skip
 
 
@@ -137,3 +139,23 @@ def test_settings_in_a_log_or_traceback_do_not_show_passwords():
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         Settings.load().executor = "k8s"
+
+
+@pytest.mark.parametrize(
+    ("text", "models"), [("", ()), ("churn", ("churn",)), (" churn, sales ,", ("churn", "sales"))]
+)
+def test_models_are_named_between_commas(monkeypatch, text, models):
+    monkeypatch.setenv("RETRAIN_MODELS", text)
+    assert Settings.load().models == models
+
+
+@pytest.mark.parametrize(
+    ("given", "link"),
+    [({"mlflow_uri": "https://anna:hunter2@mlflow:5000/x"}, "https://mlflow:5000/x"),
+     ({"mlflow_uri": "postgresql+psycopg2://u:hunter2@h/x"}, ""),
+     ({}, ""),
+     ({"mlflow_uri": "http://inside:5000", "mlflow_url": "https://mlflow.example"},
+      "https://mlflow.example")],
+)  # fmt: skip
+def test_links_to_mlflow_show_no_password(tmp_path, given, link):
+    assert Settings.load(home=tmp_path, **given).mlflow_url == link

@@ -25,6 +25,7 @@ def _history(severity, drifted=None, references=None, verdicts=None, names=None,
         tuple(verdicts or ["stable"] * n),
         tuple(references or ["champion v1"] * n),
         n_left_out,
+        (0.1,) * n,
     )
 
 

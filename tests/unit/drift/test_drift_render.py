@@ -114,7 +114,7 @@ def test_the_report_stays_small_whatever_is_in_it():
 
 def test_the_history_is_one_image_that_says_what_it_shows():
     history = drift_history(
-        {"2013-03-01": ReportSummary("drifted", "champion v1", {"<x>|": 2.0}, frozenset())},
+        {"2013-03-01": ReportSummary("drifted", "champion v1", {"<x>|": 2.0}, frozenset(), 0.6)},
         ["2013-03-01"],
     )
     text = history_markdown(history)

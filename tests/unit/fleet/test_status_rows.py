@@ -1,91 +1,65 @@
-"""Status rows: what needs a person comes first, and everything fits a terminal."""
+"""Status rows: what needs a person first, ages and bounds in words."""
 
-import io
 import json
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
-from rich.console import Console
 
-from retrain_assets.fleet.status import StatusRow, status_notes, status_table
+from retrain_assets.fleet.status import STATES, StatusRow, freshness_of, summary
 
-STATES = ["broken", "failing", "approval", "drifting", "waiting", "retraining", "healthy"]
-
-
-def _printed(*rows, width=80):
-    out = io.StringIO()
-    Console(file=out, width=width, color_system=None).print(status_table(rows))
-    return out.getvalue()
-
-
-def _lines(*rows, width=80):
-    return [line.rstrip() for line in _printed(*rows, width=width).splitlines()]
+NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
 
 
 def test_rows_come_by_urgency_and_then_by_name():
     rows = [StatusRow("b", state) for state in STATES] + [StatusRow("a", "broken")]
-    for order in list(permutations(rows))[::97]:
+    for order in list(permutations(rows[:5] + rows[-1:]))[::7]:
         ranked = sorted(order, key=lambda row: row.rank)
-        assert [row.state for row in ranked] == ["broken", *STATES]
+        assert [row.state for row in ranked] == ["broken", *STATES[:5]]
         assert [row.model for row in ranked[:2]] == ["a", "b"]
 
 
-def test_the_table_is_sorted_whatever_order_the_rows_come_in():
-    lines = _lines(StatusRow("x", "healthy"), StatusRow("y", "failing"), StatusRow("a", "waiting"))
-    assert [line.split()[0] for line in lines] == ["model", "y", "a", "x"]
+def test_a_row_survives_json():
+    row = StatusRow("churn", "healthy", champion="7", value=0.5, trend=(0.1, None, 0.3),
+                    week_runs={"monitor success": 3}, links={"run": "http://x/runs/1"})  # fmt: skip
+    data = json.loads(json.dumps(row.to_dict()))
+    assert set(data) == set(StatusRow.__dataclass_fields__)
+    assert StatusRow.from_dict(data) == row
 
 
-def test_the_table_shows_what_is_known():
-    row = StatusRow(
-        "churn", "healthy", owner="team:ops", champion="7", metric="roc_auc", value=0.81234,
-        newest="2024-02-29", verdict="stable", drift_score=0.12, last_run="SUCCESS",
-    )  # fmt: skip
-    assert [line.split() for line in _lines(row)] == [
-        ["model", "state", "champion", "metric", "newest", "data", "drift", "last", "run"],
-        ["churn", "healthy", "v7", "roc_auc", "0.8123", "2024-02-29", "stable", "success"],
-    ]
+@pytest.mark.parametrize("change", [{"unknown": 1}, {"note": None}])
+def test_a_row_of_another_release_is_refused(change):
+    data = StatusRow("churn", "healthy").to_dict() | change
+    if data["note"] is None:
+        del data["note"]
+    with pytest.raises(ValueError, match="another release"):
+        StatusRow.from_dict(data)
 
 
-def test_what_is_not_known_is_a_dash():
-    assert _lines(StatusRow("churn", "waiting"))[1].split() == ["churn", "waiting"] + ["-"] * 5
+def test_the_newest_value_is_the_one_since_the_promotion():
+    assert StatusRow("m", "healthy", value=0.8).newest_value == 0.8
+    assert StatusRow("m", "healthy", value=0.8, live=0.0).newest_value == 0.0
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "shown"),
-    [("rmse", 0.0, "rmse 0"), ("rmse", 123456.0, "rmse 1.235e+05"), ("rmse", None, "-"),
-     (None, 0.5, "-")],
-)  # fmt: skip
-def test_a_metric_is_shown_with_its_value_or_not_at_all(metric, value, shown):
-    (_, line) = _lines(StatusRow("m", "healthy", metric=metric, value=value))
-    assert line.split() == ["m", "healthy", "-", *shown.split(), "-", "-", "-"]
+    ("hours", "said"),
+    [(0, "ok"), (26, "ok"), (26.1, "warn"), (48, "warn"), (48.1, "fail"), (-1, "ok")],
+)
+def test_freshness_is_judged_by_the_windows_of_the_policy(hours, said):
+    written = (NOW - hours * HOUR).timestamp()
+    state, text = freshness_of(written, 26 * HOUR, 48 * HOUR, NOW)
+    assert state == said
+    assert bool(text) == (said != "ok")
 
 
-def test_a_full_row_fits_eighty_columns():
-    row = StatusRow(
-        "daily_departures", "retraining", champion="12", metric="roc_auc", value=0.81234,
-        newest="2024-02-29", verdict="drifted", last_run="STARTED",
-    )  # fmt: skip
-    lines = _lines(row)
-    assert len(lines) == 2
-    assert lines[1].endswith("started")
+def test_without_a_warn_window_nothing_is_late_before_it_fails():
+    assert freshness_of((NOW - 47 * HOUR).timestamp(), None, 48 * HOUR, NOW) == ("ok", "")
 
 
-@pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/x]"])
-def test_the_name_in_a_broken_spec_is_shown_as_it_is(name):
-    assert name in _printed(StatusRow(name, "broken"))
+def test_what_was_never_written_is_waited_for_and_not_late():
+    assert freshness_of(None, HOUR, 2 * HOUR, NOW) == ("ok", "")
 
 
-def test_notes_are_one_line_per_model_in_the_order_of_the_table():
-    rows = [
-        StatusRow("c", "healthy", note="fine"),
-        StatusRow("b", "waiting"),
-        StatusRow("a", "failing", note="[Errno 2] no such file"),
-    ]
-    assert status_notes(rows) == ["a: [Errno 2] no such file", "c: fine"]
-
-
-def test_a_row_is_json_with_every_field():
-    row = StatusRow("churn", "healthy", champion="7", value=0.5)
-    data = json.loads(json.dumps(row.to_dict()))
-    assert StatusRow(**data) == row
-    assert set(data) == set(StatusRow.__dataclass_fields__)
+def test_the_summary_of_no_model_says_so():
+    assert summary([]) == "0 models"

@@ -1,0 +1,166 @@
+"""A run launcher for large fleets on one machine: a run process builds the definitions of its own models only.
+
+https://docs.dagster.io/deployment/execution/run-launchers
+
+In `dagster.yaml`:
+
+    run_launcher:
+      module: retrain_assets.orchestration.launcher
+      class: ScopedRunLauncher
+
+Opt-in, and worthwhile from several hundred models (docs/fleet.md has the figures). Dagster's own local
+launcher asks the code server to start the run, whose process builds all definitions again; this one
+starts `dagster api execute_run` with `RETRAIN_MODELS`, as the Kubernetes launcher does through the run's
+environment. A run process is in a session of its own: it outlives a daemon that is restarted, and is
+found again by what the run's tags say of it.
+
+`ExecuteRunArgs` and the types of the health check are not public in Dagster 1.13; every launcher outside
+Dagster's core (dagster-k8s, dagster-docker) imports them from the same places.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
+from dagster._grpc.types import ExecuteRunArgs
+
+from retrain_assets.orchestration.keys import QUARANTINE, Tag
+
+__all__ = ["ScopedRunLauncher"]
+
+_ASSET_JOB = "__ASSET_JOB"
+
+
+class ScopedRunLauncher(dg.DefaultRunLauncher):
+    """Starts each run in a process of its own, with the definitions of its own models."""
+
+    def __init__(self, inst_data: object = None) -> None:
+        super().__init__(inst_data)  # type: ignore[arg-type]
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the run's process and note on the run where it is."""
+        self._reap()
+        run = context.dagster_run
+        origin = run.job_code_origin
+        if origin is None:
+            raise dg.DagsterInvariantViolationError(
+                f"run {run.run_id} does not say where its code is; ScopedRunLauncher needs a code "
+                "location made of a Python file or module (workspace.yaml: python_file)"
+            )
+        arguments = ExecuteRunArgs(
+            job_origin=origin,
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+            set_exit_code_on_failure=True,
+        )
+        child = subprocess.Popen(
+            _command(arguments),
+            env={**os.environ, **_scope(run)},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._children.append(child)
+        self._instance.add_run_tags(run.run_id, {Tag.PROCESS: _process_tag(child.pid)})
+
+    def terminate(self, run_id: str) -> bool:
+        """Interrupt the run's process, which then ends the run; False if there is none."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        pid = _living(run.tags.get(Tag.PROCESS))
+        if pid is None:
+            self._instance.report_run_canceled(run, message="The run's process had ended already.")
+            return False
+        os.kill(pid, signal.SIGINT)
+        return True
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Yes: Dagster's run monitoring ends runs whose process is gone."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Whether the run's process is alive; unknown where it runs on another machine."""
+        self._reap()
+        tag = run.tags.get(Tag.PROCESS)
+        if tag is None:
+            return CheckRunHealthResult(WorkerStatus.UNKNOWN, "the process is not noted on the run")
+        if tag.split(" ")[0] != _host():
+            return CheckRunHealthResult(WorkerStatus.UNKNOWN, f"the process is elsewhere: {tag}")
+        if _living(tag) is None:
+            return CheckRunHealthResult(WorkerStatus.FAILED, f"its process has ended: {tag}")
+        return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=tag)
+
+    def join(self, timeout: int = 30) -> None:
+        """Wait until the processes that this launcher has started have ended.
+
+        Raises:
+            subprocess.TimeoutExpired: one has not in `timeout` seconds.
+        """
+        for child in self._children:
+            child.wait(timeout)
+        self._reap()
+
+    def _reap(self) -> None:
+        """Collect the processes that have ended, which would stay zombies."""
+        self._children = [child for child in self._children if child.poll() is None]
+
+
+def _command(arguments: ExecuteRunArgs) -> list[str]:
+    """The command line; a plain `dagster`, which may not be on the path, is this interpreter's."""
+    command = list(arguments.get_command_args())
+    return [sys.executable, "-m", *command] if command[0] == "dagster" else command
+
+
+def _scope(run: dg.DagsterRun) -> dict[str, str]:
+    """`RETRAIN_MODELS` for a run of models' assets; nothing where the run may need other definitions."""
+    keys = [
+        *(run.asset_selection or ()),
+        *(check.asset_key for check in run.asset_check_selection or ()),
+    ]
+    of_models = all(len(key.path) == 2 and key.path[0] != QUARANTINE for key in keys)
+    if run.job_name != _ASSET_JOB or not keys or not of_models:
+        return {}
+    return {"RETRAIN_MODELS": ",".join(sorted({key.path[0] for key in keys}))}
+
+
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _process_tag(pid: int) -> str:
+    """Machine, process id, and when that process began: ids are used again."""
+    return f"{_host()} {pid} {_began(pid)}"
+
+
+def _began(pid: int) -> str:
+    """When a process began, in clock ticks since boot, `0` where the system does not tell, "" of one
+    that has ended, zombies among them."""
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        return "0"
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    fields = text.rpartition(")")[2].split()  # the command may hold anything but the last ")"
+    state, began = fields[0], fields[19]
+    return "" if state in "ZX" else began
+
+
+def _living(tag: str | None) -> int | None:
+    """The process that a tag names, None if it has ended or is not on this machine."""
+    if tag is None:
+        return None
+    host, pid, began = tag.split(" ")
+    return int(pid) if host == _host() and began and _began(int(pid)) == began else None
