@@ -193,7 +193,7 @@ class Deployment:
             )
             self.kubectl("apply", "-f", "-", stdin=secret)
         self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
-        for name in ("mlflow", "code", "webserver", "daemon"):
+        for name in ("mlflow", "code", "webserver", "daemon", "dashboard"):
             self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=240s")
         self._reach_webserver()
 

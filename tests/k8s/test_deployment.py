@@ -125,6 +125,7 @@ ALLOWED = {
     "retrain-webserver": {("delete", "jobs"), ("list", "pods"), ("delete", "pods")},
     "retrain-code": set(),
     "retrain-mlflow": set(),
+    "retrain-dashboard": set(),
 }  # fmt: skip
 ALLOWED["retrain-run"] = ALLOWED["retrain-daemon"]
 ASKED = sorted(

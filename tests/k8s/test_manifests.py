@@ -41,6 +41,7 @@ def test_every_container_is_bounded_probed_and_without_privileges(
     deployments = [found for found in objects if found["kind"] == "Deployment"]
     assert {d["metadata"]["name"] for d in deployments} == {
         "retrain-webserver", "retrain-daemon", "retrain-code", "retrain-mlflow",
+        "retrain-dashboard",
     }  # fmt: skip
     for deployment in deployments:
         pod = deployment["spec"]["template"]["spec"]
