@@ -251,17 +251,26 @@ class Deployment:
         return "---\n".join(p for p in manifest.split("---\n") if "kind: Namespace\n" not in p)
 
     def _mount_specs(self, here: Path, instance: Path) -> None:
-        """A ConfigMap over /app/model_specs, in the code location's pod and in those of runs."""
+        """A ConfigMap over /app/model_specs, in the pods that read them and in those of runs."""
         volume = {"name": "specs", "configMap": {"name": "retrain-specs"}}
         mount = {"name": "specs", "mountPath": "/app/model_specs", "readOnly": True}
-        container = {"name": "code", "volumeMounts": [mount]}
-        patch = {
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": {"name": "retrain-code"},
-            "spec": {"template": {"spec": {"containers": [container], "volumes": [volume]}}},
-        }
-        (here / "specs.yaml").write_text(yaml.safe_dump(patch))
+        patches = [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": {"name": f"retrain-{name}"},
+                "spec": {
+                    "template": {
+                        "spec": {
+                            "containers": [{"name": name, "volumeMounts": [mount]}],
+                            "volumes": [volume],
+                        }
+                    }
+                },
+            }
+            for name in ("code", "dashboard")
+        ]
+        (here / "specs.yaml").write_text(yaml.safe_dump_all(patches))
         for name, content in self.specs.items():
             (here / name).write_text(content)
         file = here / "kustomization.yaml"
