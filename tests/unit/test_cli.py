@@ -119,7 +119,7 @@ def test_check_json_is_one_object_with_the_valid_models_and_all_problems(run, sp
         (1, "partitions"), (1, "source"), (1, "target"), (1, "task"), (2, "zzz"),
     ]  # fmt: skip
     assert {p["file"] for p in document["problems"]} == {"model_specs/broken.yaml"}
-    assert all(set(p) == {"file", "line", "path", "message"} for p in document["problems"])
+    assert all(set(p) == {"file", "line", "path", "message", "row"} for p in document["problems"])
 
 
 def test_check_json_without_problems_is_0(run, specs):
