@@ -137,9 +137,10 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--write", is_flag=True, help="Write it to schema.json in the folder of --specs.")
+@click.option("--write", is_flag=True, help="Write both schemas to the folder of --specs.")
+@click.option("--fleet", is_flag=True, help="That of a fleet file.")
 @_SPECS
-def schema(write: bool, specs: Path) -> None:
+def schema(write: bool, fleet: bool, specs: Path) -> None:
     """Print the JSON Schema of a spec file, for completion and checks in an editor.
 
     \b
@@ -147,20 +148,22 @@ def schema(write: bool, specs: Path) -> None:
       retrain schema --write
       # then, as the first line of a spec:
       # yaml-language-server: $schema=./schema.json
+      # and of a fleet file:
+      # yaml-language-server: $schema=./fleet.schema.json
     """
-    from retrain_assets.spec.schema import json_schema
+    from retrain_assets.spec.schema import SCHEMAS
 
     if not write:
-        _print_json(json_schema())
+        _print_json(SCHEMAS["fleet.schema.json" if fleet else "schema.json"]())
         return
-    file = specs / "schema.json"
-    try:
-        file.write_text(
-            json.dumps(json_schema(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
-    except OSError as error:
-        _fail(f"{file} cannot be written: {error.strerror or error}")
-    click.echo(f"wrote {file}")
+    for name, make in SCHEMAS.items():
+        file = specs / name
+        text = json.dumps(make(), indent=2, sort_keys=True) + "\n"
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            _fail(f"{file} cannot be written: {error.strerror or error}")
+        click.echo(f"wrote {file}")
 
 
 @main.command()

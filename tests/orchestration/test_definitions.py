@@ -580,4 +580,5 @@ def test_the_shipped_definitions_load(monkeypatch, tmp_path):
     defs = build_definitions(ROOT / "model_specs", Settings.load(home=tmp_path / "home"))
     dg.Definitions.validate_loadable(defs)
     groups = {node.group_name for node in defs.resolve_asset_graph().asset_nodes}
-    assert groups == {"flight_delay", "daily_departures", "fleet"}
+    fleets = {"recommenders", "route_delays"}
+    assert groups == {"flight_delay", "daily_departures", "fleet", *fleets}

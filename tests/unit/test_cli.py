@@ -211,8 +211,12 @@ def test_schema_prints_what_is_in_the_repository(run):
 
 def test_schema_write_puts_it_beside_the_specs(run, specs):
     result = run("schema", "--write")
-    assert (result.exit_code, result.output) == (0, "wrote model_specs/schema.json\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "wrote model_specs/schema.json\nwrote model_specs/fleet.schema.json\n",
+    )
     assert json.loads((specs / "schema.json").read_text()) == json_schema()
+    assert (specs / "fleet.schema.json").read_text() == run("schema", "--fleet").stdout
 
 
 def test_schema_says_why_it_cannot_write(run):
