@@ -2,6 +2,7 @@
 
     RetrainError
     ├── SpecError            one or more problems in spec files (file, line, rule, value, remedy)
+    ├── RevisionError        no such Git revision to compare spec files with
     ├── SettingsError        the environment: an unset or unusable variable
     ├── SourceError          a source cannot be read, or has no such partition
     ├── ContractError        raw data breaks the model's data contract
@@ -37,6 +38,7 @@ __all__ = [
     "RegistryError",
     "ReplayError",
     "RetrainError",
+    "RevisionError",
     "RolledBack",
     "SettingsError",
     "SourceError",
@@ -114,6 +116,10 @@ class SpecError(RetrainError):
             lines.append(f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
             lines.extend(f"  {problem.shown(rows)}" for problem, rows in problems.items())
         return "\n".join(lines)
+
+
+class RevisionError(RetrainError):
+    """Spec files cannot be compared with a Git revision: there is none of that name, or no Git."""
 
 
 class SettingsError(RetrainError):

@@ -52,16 +52,16 @@ class _MemberDocument(Document):
 
 @dataclass(frozen=True)
 class Member:
-    """What one row of a fleet becomes, before it is validated.
+    """One model's document before it is validated: what a row of a fleet becomes, or a file.
 
     Attributes:
-        row: 1-based number of the row.
+        row: 1-based number of the row, None where the file is one model's.
         name: of the model as far as it is known, for the quarantine.
         document: the spec, with lines in the fleet file.
         problems: what is wrong already; the document is then incomplete.
     """
 
-    row: int
+    row: int | None
     name: str
     document: Document
     problems: tuple[Problem, ...] = ()

@@ -23,12 +23,15 @@ from retrain_assets.spec.types import environment_references, shown
 
 __all__ = [
     "BrokenSpec",
+    "Functions",
     "LoadedSpec",
     "SpecSet",
     "advice",
     "load_specs",
+    "members_of",
     "parse_spec",
     "spec_files",
+    "validate_member",
 ]
 
 _FEWEST_HOLDOUT_PARTITIONS = 4
@@ -65,6 +68,19 @@ class BrokenSpec:
     problems: tuple[Problem, ...]
     rivals: tuple[Path, ...] = ()
     row: int | None = None
+
+
+class Functions:
+    """Looks functions up, each once: the models of a fleet name the same few."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str | None] = {}
+
+    def problem(self, dotted: str) -> str | None:
+        """What is wrong with `module:function`, found without running any of the user's code."""
+        if dotted not in self._problems:
+            self._problems[dotted] = _find_function(dotted)
+        return self._problems[dotted]
 
 
 @dataclass(frozen=True)
@@ -127,18 +143,24 @@ def spec_files(paths: Iterable[Path | str]) -> list[Path]:
     return list({file.absolute(): file for file in files}.values())
 
 
-def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
+def load_specs(
+    paths: Path | str | Sequence[Path | str], *, functions: Functions | None = None
+) -> SpecSet:
     """Load all specs below `paths`; broken ones are quarantined, never raised.
 
     A row of a fleet file is a spec like any other. Two specs with the same model name are both
     quarantined, since neither is the right one.
+
+    Args:
+        paths: folders and files.
+        functions: finds the functions that specs name; by default where Python would import them.
 
     Raises:
         SpecError: a path does not exist.
     """
     loaded: list[LoadedSpec] = []
     broken: list[BrokenSpec] = []
-    functions = Functions()
+    functions = functions or Functions()
     for file in spec_files([paths] if isinstance(paths, Path | str) else paths):
         valid, invalid = _load_file(file, functions)
         loaded += valid
@@ -155,34 +177,49 @@ def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
     return SpecSet(models, tuple(sorted(broken, key=lambda spec: (str(spec.file), spec.row or 0))))
 
 
-def _load_file(file: Path, functions: "Functions") -> tuple[list[LoadedSpec], list[BrokenSpec]]:
-    """The models of one file: one, or those of a fleet's rows."""
+def members_of(file: Path) -> tuple[Member, ...]:
+    """The documents of one file, not validated: one, or those of a fleet's rows.
+
+    Raises:
+        SpecError: the file as a whole cannot be read.
+    """
+    document = _read(file)
+    if is_fleet(document.data):
+        return expand(document, str(file), file.parent).members
+    name = document.data.get("name")
+    return (Member(None, name if isinstance(name, str) and name else file.stem, document),)
+
+
+def _load_file(file: Path, functions: Functions) -> tuple[list[LoadedSpec], list[BrokenSpec]]:
+    """The models of one file."""
     try:
-        document = _read(file)
-        if not is_fleet(document.data):
-            spec = validate_document(document, str(file), file.parent, functions=functions)
-            return [LoadedSpec(spec, file)], []
-        fleet = expand(document, str(file), file.parent)
+        members = members_of(file)
     except SpecError as error:
-        return [], [BrokenSpec(_name_in(file), file, tuple(error.problems))]
+        return [], [BrokenSpec(file.stem, file, tuple(error.problems))]
     loaded: list[LoadedSpec] = []
     broken: list[BrokenSpec] = []
-    for member in fleet.members:
+    for member in members:
         try:
-            spec = _validate_member(member, file, functions)
+            spec = validate_member(member, file, functions)
             loaded.append(LoadedSpec(spec, file, member.row))
         except SpecError as error:
             broken.append(BrokenSpec(member.name, file, tuple(error.problems), row=member.row))
     return loaded, broken
 
 
-def _validate_member(member: Member, file: Path, functions: "Functions") -> ModelSpec:
+def validate_member(member: Member, file: Path, functions: Functions) -> ModelSpec:
+    """The spec of one document of `file`.
+
+    Raises:
+        SpecError: with every problem of it.
+    """
     if member.problems:
         raise SpecError(list(member.problems))
     try:
         return validate_document(member.document, str(file), file.parent, functions=functions)
     except SpecError as error:
-        raise SpecError([replace(problem, row=member.row) for problem in error.problems]) from None
+        row = member.row or 0
+        raise SpecError([replace(problem, row=row) for problem in error.problems]) from None
 
 
 def _clash(entry: LoadedSpec, entries: list[LoadedSpec]) -> BrokenSpec:
@@ -226,7 +263,7 @@ def _read(file: Path) -> Document:
 
 
 def validate_document(
-    document: Document, file: str, base_dir: Path, *, functions: "Functions | None" = None
+    document: Document, file: str, base_dir: Path, *, functions: Functions | None = None
 ) -> ModelSpec:
     """Validate parsed YAML; relative paths in it start at `base_dir`.
 
@@ -448,19 +485,6 @@ def _model_in(annotation: Any) -> Any:
     return annotation
 
 
-class Functions:
-    """Looks functions up, each once: the models of a fleet name the same few."""
-
-    def __init__(self) -> None:
-        self._problems: dict[str, str | None] = {}
-
-    def problem(self, dotted: str) -> str | None:
-        """What is wrong with `module:function`, found without running any of the user's code."""
-        if dotted not in self._problems:
-            self._problems[dotted] = _find_function(dotted)
-        return self._problems[dotted]
-
-
 def _unknown_functions(
     spec: ModelSpec, document: Document, file: str, functions: Functions
 ) -> list[Problem]:
@@ -515,15 +539,6 @@ def _top_level_names(file: Path) -> set[str] | None:
                 names.add(alias.asname or alias.name.partition(".")[0])
         todo += ast.iter_child_nodes(node)
     return names
-
-
-def _name_in(file: Path) -> str:
-    """The model's name in a broken file as far as it can be read, else the file's stem."""
-    try:
-        name = parse_yaml(file.read_text(encoding="utf-8")).data.get("name")
-    except (OSError, UnicodeDecodeError, YamlProblem):
-        return file.stem
-    return name if isinstance(name, str) and name else file.stem
 
 
 def _line_of_name(loaded: LoadedSpec) -> int:

@@ -840,6 +840,14 @@ class ModelSpec(Section):
         pattern=r"^[a-z][a-z0-9_]{1,62}$",
         description="Name in lower case; the registry's model name and the assets' prefix.",
     )
+    renamed_from: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_]{1,62}$",
+        description=(
+            "The model's name until now: its champion and history go with it. May be removed once "
+            "`retrain history` shows them under the new name."
+        ),
+    )
     description: str = Field("", description="What the model predicts, for people.")
     owner: str | None = Field(
         None,
@@ -892,6 +900,8 @@ class ModelSpec(Section):
         """Rules that span sections; each problem names its field as `path: message`."""
         problems = self._partitioned() if self.partitions is not None else self._unpartitioned()
         problems += self._of_task()
+        if self.renamed_from == self.name:
+            problems.append(f"renamed_from: must be another name, got {self.name!r} for both")
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -157,6 +157,19 @@ def test_the_shipped_specs_pass_the_schema_and_the_check(file):
     assert load_specs(file).problems == []
 
 
+def test_the_fleets_in_the_readme_pass_the_schema(tmp_path):
+    text = (SPECS / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (fleet,) = [block for block in blocks if block.startswith("template:")]
+    others = [block for block in blocks if block.startswith("for_each:")]
+    assert len(others) == 2
+    (tmp_path / "fleet.yaml").write_text(fleet)
+    assert list(load_specs(tmp_path).models) == ["churn_de", "churn_fr"]
+    for rows in ("", *others):
+        document = {**yaml.safe_load(fleet), **(yaml.safe_load(rows) or {})}
+        assert _schema_errors(yaml.safe_dump(document), fleet_schema()) == []
+
+
 def test_there_are_shipped_specs():
     assert {file.stem: len(load_specs(file).models) for file in SHIPPED} == {
         "daily_departures": 1, "flight_delay": 1, "recommenders": 50, "route_delays": 23,

@@ -1,12 +1,15 @@
 """Fleet files: one template and many rows, each row a spec like any other."""
 
+import json
 import sqlite3
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from retrain_assets.cli import main
 from retrain_assets.errors import SpecError
 from retrain_assets.spec.loading import load_specs, parse_spec
 from retrain_assets.spec.rows import typed
@@ -343,6 +346,43 @@ def test_a_fleet_is_not_one_model(tmp_path):
     (tmp_path / "fleet.yaml").write_text(TEMPLATE + "for_each: [{city: a1}]\n")
     with pytest.raises(SpecError, match="describes a fleet, not one model"):
         parse_spec(tmp_path / "fleet.yaml")
+
+
+# --------------------------------------------------------------------------------------- expand
+
+
+def _expand(tmp_path, *arguments):
+    return CliRunner().invoke(main, ["expand", str(tmp_path / "fleet.yaml"), *arguments])
+
+
+def test_expand_prints_specs_that_make_the_same_models(load, tmp_path):
+    found = load(TEMPLATE + "for_each:\n  - {city: a1, owner: 'team:x'}\n  - {city: b1}\n")
+    result = _expand(tmp_path)
+    assert result.exit_code == 0
+    first, second = result.stdout.split("---\n")
+    assert first.startswith("# row 1\nname: rec_a1\n")
+    for name, text in (("rec_a1", first), ("rec_b1", second)):
+        (tmp_path / "alone.yaml").write_text(text)
+        assert parse_spec(tmp_path / "alone.yaml") == found.models[name].spec
+
+
+def test_expand_leaves_broken_rows_out_and_says_why(load, tmp_path):
+    load(TEMPLATE + "for_each:\n  - {city: a1, train.holdout: 30}\n  - {city: b1}\n")
+    result = _expand(tmp_path)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("# row 2\nname: rec_b1\n")
+    assert "line 11, row 1  train.holdout: must be below train.window (10), got 30" in result.stderr
+    document = json.loads(_expand(tmp_path, "--json").stdout)
+    assert [(m["row"], m["spec"]["name"]) for m in document["models"]] == [(2, "rec_b1")]
+    assert [p["row"] for p in document["problems"]] == [1]
+
+
+def test_expand_shows_one_model_or_says_which_there_are(load, tmp_path):
+    load(TEMPLATE + "for_each:\n  - {city: a1}\n  - {city: b1}\n")
+    assert _expand(tmp_path, "--model", "rec_b1").stdout.startswith("# row 2\nname: rec_b1\n")
+    result = _expand(tmp_path, "--model", "rec_c1")
+    assert result.exit_code == 2
+    assert result.stderr.endswith("makes no model rec_c1; it makes rec_a1, rec_b1\n")
 
 
 # ---------------------------------------------------------------------------------------- scale
