@@ -174,6 +174,10 @@ def load_specs(
             models[name] = entries[0]
         else:
             broken += [_clash(entry, entries) for entry in entries]
+    early = [_still_there(e, models) for e in models.values() if e.spec.renamed_from in models]
+    for one in early:
+        del models[one.name]
+    broken += early
     return SpecSet(models, tuple(sorted(broken, key=lambda spec: (str(spec.file), spec.row or 0))))
 
 
@@ -232,6 +236,16 @@ def _clash(entry: LoadedSpec, entries: list[LoadedSpec]) -> BrokenSpec:
     message = f"'{entry.spec.name}' is also the name in {places}; names must be unique"
     line = _line_of_name(entry)
     problem = Problem(str(entry.file), line, "name", message, entry.row or 0)
+    return BrokenSpec(entry.spec.name, entry.file, (problem,), rivals, entry.row)
+
+
+def _still_there(entry: LoadedSpec, models: dict[str, LoadedSpec]) -> BrokenSpec:
+    former = str(entry.spec.renamed_from)
+    message = f"'{former}' is still a model ({_place(models[former])}); remove it there, or this"
+    line = _line_of(entry, ("renamed_from",))
+    problem = Problem(str(entry.file), line, "renamed_from", message, entry.row or 0)
+    rival = models[former].file
+    rivals = (rival,) if rival != entry.file else ()
     return BrokenSpec(entry.spec.name, entry.file, (problem,), rivals, entry.row)
 
 
