@@ -1,5 +1,6 @@
 """A renamed model keeps its champion and its history, whatever is killed on the way."""
 
+import itertools
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,17 +23,21 @@ from retrain_assets.spec.loading import SpecSet, load_specs
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
-OLD, NEW = "churn", "leavers"
+OLD = "churn"
+_NAMES = (f"leavers{n}" for n in itertools.count())
 
 
 class _Parts:
+    """A registry, a ledger and a store; each test gives the model another new name in them."""
+
     def __init__(self, folder):
+        self.folder = folder
         self.registry = MlflowRegistry(f"sqlite:///{folder / 'mlflow.db'}")
         self.ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
         self.store = TableStore(str(folder / "storage"))
 
-    def adopt(self):
-        return adopt(NEW, OLD, registry=self.registry, ledger=self.ledger, store=self.store)
+    def adopt(self, new):
+        return adopt(new, OLD, registry=self.registry, ledger=self.ledger, store=self.store)
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +45,10 @@ def trained(tmp_path_factory):
     return train_small_model(tmp_path_factory.mktemp("model"))
 
 
-@pytest.fixture
-def parts(tmp_path, trained):
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory, trained):
     """Two promotions of the old name, a rejected candidate between them, and what drift needs."""
-    parts = _Parts(tmp_path)
+    parts = _Parts(tmp_path_factory.mktemp("home"))
     champion = None
     for n, promoted in ((1, True), (2, False), (3, True)):
         found = parts.registry.log_candidate(OLD, f"print{n}", **trained.arguments())
@@ -66,8 +71,13 @@ def parts(tmp_path, trained):
     return parts
 
 
-def _check_taken_over(parts, trained):
-    rows = parts.ledger.history(NEW)
+@pytest.fixture
+def new():
+    return next(_NAMES)
+
+
+def _check_taken_over(parts, new, trained):
+    rows = parts.ledger.history(new)
     assert [(row.sequence, row.version, row.expected_version) for row in rows] == [
         (1, "1", None),
         (2, "2", "1"),
@@ -77,31 +87,31 @@ def _check_taken_over(parts, trained):
     assert [(r.promoted_at, r.evidence, r.run_id) for r in rows] == [
         (r.promoted_at, r.evidence, r.run_id) for r in old
     ]
-    assert parts.registry.aliases(NEW) == {"champion": "2", "previous": "1"}
-    loaded = parts.registry.load_verified(NEW, "2", run_id=rows[1].run_id)
+    assert parts.registry.aliases(new) == {"champion": "2", "previous": "1"}
+    loaded = parts.registry.load_verified(new, "2", run_id=rows[1].run_id)
     assert np.array_equal(loaded.predict(trained.frame), trained.predictions)
-    assert parts.store.read(NEW, "reference", ["print3"]).num_rows == 2
-    assert parts.store.read_json(NEW, "reference", "print3") == {"importance": {"x": 1.0}}
-    assert parts.store.read_profiles(NEW, "reference", ["print3"]) == [b"RDP1"]
-    assert load_model(parts.store, NEW, "print3") is not None
-    assert [one.run_id for one in Decisions(parts.ledger).judgements(NEW)] == ["run9"]
+    assert parts.store.read(new, "reference", ["print3"]).num_rows == 2
+    assert parts.store.read_json(new, "reference", "print3") == {"importance": {"x": 1.0}}
+    assert parts.store.read_profiles(new, "reference", ["print3"]) == [b"RDP1"]
+    assert load_model(parts.store, new, "print3") is not None
+    assert [one.run_id for one in Decisions(parts.ledger).judgements(new)] == ["run9"]
 
 
 def test_champion_history_and_reference_go_with_the_name_and_the_old_name_keeps_its_own(
-    parts, trained
+    parts, new, trained
 ):
     before = parts.ledger.history(OLD)
-    assert parts.adopt()
-    _check_taken_over(parts, trained)
+    assert parts.adopt(new)
+    _check_taken_over(parts, new, trained)
     assert parts.ledger.history(OLD) == before
     assert parts.registry.aliases(OLD)["champion"] == "3"
-    assert not parts.adopt()
-    _check_taken_over(parts, trained)
+    assert not parts.adopt(new)
+    _check_taken_over(parts, new, trained)
 
 
-def test_the_same_training_is_found_under_the_new_name_instead_of_being_made_again(parts):
-    parts.adopt()
-    found = parts.registry.find(NEW, "print3")
+def test_the_same_training_is_found_under_the_new_name_instead_of_being_made_again(parts, new):
+    parts.adopt(new)
+    found = parts.registry.find(new, "print3")
     assert found is not None
     assert (found.version, found.fingerprint) == ("2", "print3")
 
@@ -115,7 +125,7 @@ class _Killed(BaseException):
 )
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_kill_around_any_step_is_repaired_by_the_next_run(
-    parts, trained, monkeypatch, step, moment
+    parts, new, trained, monkeypatch, step, moment
 ):
     real = getattr(rename, step)
 
@@ -127,13 +137,15 @@ def test_a_kill_around_any_step_is_repaired_by_the_next_run(
     with monkeypatch.context() as patch:
         patch.setattr(rename, step, dying)
         with pytest.raises(_Killed):
-            parts.adopt()
-    parts.adopt()
-    project_champion(NEW, registry=parts.registry, ledger=parts.ledger)  # as every run does
-    _check_taken_over(parts, trained)
+            parts.adopt(new)
+    parts.adopt(new)
+    project_champion(new, registry=parts.registry, ledger=parts.ledger)  # as every run does
+    _check_taken_over(parts, new, trained)
 
 
-def test_a_kill_between_two_copies_of_versions_makes_no_version_twice(parts, trained, monkeypatch):
+def test_a_kill_between_two_copies_of_versions_makes_no_version_twice(
+    parts, new, trained, monkeypatch
+):
     real, copied = parts.registry.copy_version, []
 
     def dying(*args, **kwargs):
@@ -142,71 +154,75 @@ def test_a_kill_between_two_copies_of_versions_makes_no_version_twice(parts, tra
 
     monkeypatch.setattr(parts.registry, "copy_version", dying)
     with pytest.raises(_Killed):
-        parts.adopt()
+        parts.adopt(new)
     monkeypatch.undo()
     assert copied == ["1"]
-    assert parts.adopt()
-    _check_taken_over(parts, trained)
+    assert parts.adopt(new)
+    _check_taken_over(parts, new, trained)
 
 
 def test_of_two_processes_one_takes_over_and_both_are_content(
-    parts, trained, tmp_path, monkeypatch
+    parts, new, trained, tmp_path, monkeypatch
 ):
-    other = _Parts(tmp_path)
+    other = _Parts(parts.folder)
     real = rename._copy_reference
 
     def slow(*args):
         monkeypatch.setattr(rename, "_copy_reference", real)
-        assert other.adopt()
+        assert other.adopt(new)
         real(*args)
 
     monkeypatch.setattr(rename, "_copy_reference", slow)
-    assert not parts.adopt()
-    _check_taken_over(parts, trained)
+    assert not parts.adopt(new)
+    _check_taken_over(parts, new, trained)
 
 
-def test_a_promotion_under_the_new_name_is_never_overwritten(parts):
-    candidate = Candidate(NEW, "1", "run", "own", None, "roc_auc", 0.9)
+def test_a_promotion_under_the_new_name_is_never_overwritten(parts, new):
+    candidate = Candidate(new, "1", "run", "own", None, "roc_auc", 0.9)
     parts.ledger.promote(candidate, expected_champion=None, actor="a", reason="own", evidence={})
-    assert not parts.adopt()
-    assert [row.fingerprint for row in parts.ledger.history(NEW)] == ["own"]
+    assert not parts.adopt(new)
+    assert [row.fingerprint for row in parts.ledger.history(new)] == ["own"]
 
 
-def test_versions_that_were_deleted_stay_behind_and_a_deleted_champion_is_an_error(parts):
+def test_versions_that_were_deleted_stay_behind_and_a_deleted_champion_is_an_error(parts, new):
+    assert parts.adopt(new)
     client = parts.registry._connect()
-    client.delete_model_version(OLD, "1")
-    assert parts.adopt()
-    assert [(r.version, r.expected_version) for r in parts.ledger.history(NEW)] == [("1", None)]
-    client.delete_model_version(OLD, "3")
-    with pytest.raises(
-        RegistryError, match="v3, the champion of churn, was deleted .* Remove renamed_from"
-    ):
-        adopt("third", OLD, registry=parts.registry, ledger=parts.ledger, store=parts.store)
-    assert parts.ledger.newest_of("third") is None
-
-
-def test_all_renamed_models_are_looked_at_together(parts):
     arguments = {"registry": parts.registry, "ledger": parts.ledger, "store": parts.store}
-    assert adopt_all({NEW: OLD, "fresh": "unknown"}, **arguments) == [NEW]
-    assert adopt_all({NEW: OLD, "fresh": "unknown"}, **arguments) == []
+    client.delete_model_version(new, "1")
+    assert adopt(f"{new}_b", new, **arguments)
+    rows = parts.ledger.history(f"{new}_b")
+    assert [(row.version, row.expected_version) for row in rows] == [("1", None)]
+    client.delete_model_version(new, "2")
+    with pytest.raises(
+        RegistryError, match=f"v2, the champion of {new}, was deleted .* Remove renamed_from"
+    ):
+        adopt(f"{new}_c", new, **arguments)
+    assert parts.ledger.newest_of(f"{new}_c") is None
+
+
+def test_all_renamed_models_are_looked_at_together(parts, new):
+    arguments = {"registry": parts.registry, "ledger": parts.ledger, "store": parts.store}
+    assert adopt_all({new: OLD, "fresh": "unknown"}, **arguments) == [new]
+    assert adopt_all({new: OLD, "fresh": "unknown"}, **arguments) == []
 
 
 def test_a_model_without_a_spec_is_retired_and_a_renamed_one_says_as_what_it_lives_on(
-    parts, tmp_path
+    parts, new, tmp_path
 ):
-    assert [
-        (r.model, r.champion, r.renamed_to) for r in retired_models(parts.ledger, SpecSet({}, ()))
-    ] == [(OLD, "3", None)]
-    text = (
-        "name: leavers\nrenamed_from: churn\npartitions: {every: day, start: 2024-01-01}\n"
-        "source: {files: 'd/{partition}.csv'}\ntarget: y\ntask: binary\ntrain: {window: 9, holdout: 4}\n"
+    def retired(specs):
+        return [
+            (r.model, r.champion, r.renamed_to)
+            for r in retired_models(parts.ledger, specs)
+            if r.model in (OLD, new)
+        ]
+
+    assert retired(SpecSet({}, ())) == [(OLD, "3", None)]
+    (tmp_path / "new.yaml").write_text(
+        f"name: {new}\nrenamed_from: churn\npartitions: {{every: day, start: 2024-01-01}}\n"
+        "source: {files: 'd/{partition}.csv'}\ntarget: y\ntask: binary\n"
+        "train: {window: 9, holdout: 4}\n"
     )
-    (tmp_path / "leavers.yaml").write_text(text)
-    parts.adopt()
-    specs = load_specs(tmp_path / "leavers.yaml")
-    (found,) = retired_models(parts.ledger, specs)
-    assert (found.model, found.renamed_to) == (OLD, NEW)
+    parts.adopt(new)
+    assert retired(load_specs(tmp_path / "new.yaml")) == [(OLD, "3", new)]
     (tmp_path / "churn.yaml").write_text("name: churn\n")
-    specs = load_specs([tmp_path / "leavers.yaml", tmp_path / "churn.yaml"])
-    assert [spec.name for spec in specs.broken] == ["churn"]
-    assert retired_models(parts.ledger, specs) == []
+    assert retired(load_specs(tmp_path)) == []  # its spec is broken, which is another thing
