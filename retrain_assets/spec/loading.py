@@ -15,9 +15,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from retrain_assets.errors import Problem, SpecError
+from retrain_assets.spec.cache import SpecCache
 from retrain_assets.spec.code import find_module, source_file
 from retrain_assets.spec.fleet import Member, expand, is_fleet
-from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec
+from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec, is_sql_file
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
 from retrain_assets.spec.types import environment_references, shown
 
@@ -82,6 +83,10 @@ class Functions:
             self._problems[dotted] = _find_function(dotted)
         return self._problems[dotted]
 
+    def all_there(self, spec: ModelSpec) -> bool:
+        """Whether nothing is wrong with any function of a spec."""
+        return not any(self.problem(dotted) for _, dotted in _functions_of(spec) if dotted)
+
 
 @dataclass(frozen=True)
 class SpecSet:
@@ -144,7 +149,10 @@ def spec_files(paths: Iterable[Path | str]) -> list[Path]:
 
 
 def load_specs(
-    paths: Path | str | Sequence[Path | str], *, functions: Functions | None = None
+    paths: Path | str | Sequence[Path | str],
+    *,
+    functions: Functions | None = None,
+    cache_folder: Path | None = None,
 ) -> SpecSet:
     """Load all specs below `paths`; broken ones are quarantined, never raised.
 
@@ -154,6 +162,7 @@ def load_specs(
     Args:
         paths: folders and files.
         functions: finds the functions that specs name; by default where Python would import them.
+        cache_folder: where validated specs are kept from one load to the next; its parent must exist.
 
     Raises:
         SpecError: a path does not exist.
@@ -161,10 +170,16 @@ def load_specs(
     loaded: list[LoadedSpec] = []
     broken: list[BrokenSpec] = []
     functions = functions or Functions()
-    for file in spec_files([paths] if isinstance(paths, Path | str) else paths):
-        valid, invalid = _load_file(file, functions)
+    places = [paths] if isinstance(paths, Path | str) else paths
+    cache = (
+        SpecCache(cache_folder, places) if cache_folder and cache_folder.parent.is_dir() else None
+    )
+    for file in spec_files(places):
+        valid, invalid = _load_file(file, functions, cache)
         loaded += valid
         broken += invalid
+    if cache is not None:
+        cache.save()
     by_name: dict[str, list[LoadedSpec]] = {}
     for entry in loaded:
         by_name.setdefault(entry.spec.name, []).append(entry)
@@ -187,17 +202,37 @@ def members_of(file: Path) -> tuple[Member, ...]:
     Raises:
         SpecError: the file as a whole cannot be read.
     """
+    return _opened(file)[0]
+
+
+def _opened(file: Path) -> tuple[tuple[Member, ...], tuple[Path, ...] | None]:
+    """The documents of one file, and the other files that it reads; None where a database is read."""
     document = _read(file)
+    read: tuple[Path, ...] | None = ()
     if is_fleet(document.data):
-        return expand(document, str(file), file.parent).members
-    name = document.data.get("name")
-    return (Member(None, name if isinstance(name, str) and name else file.stem, document),)
+        fleet = expand(document, str(file), file.parent)
+        members, read = fleet.members, fleet.files if fleet.repeatable else None
+    else:
+        name = document.data.get("name")
+        text = name if isinstance(name, str) and name else file.stem
+        members = (Member(None, text, document),)
+    if read is not None:
+        sections = (member.document.data.get("features") for member in members)
+        texts = [section.get("sql") for section in sections if isinstance(section, dict)]
+        names = sorted({text.strip() for text in texts if is_sql_file(text)})
+        read += tuple(file.parent / name for name in names)
+    return members, read
 
 
-def _load_file(file: Path, functions: Functions) -> tuple[list[LoadedSpec], list[BrokenSpec]]:
+def _load_file(
+    file: Path, functions: Functions, cache: SpecCache | None
+) -> tuple[list[LoadedSpec], list[BrokenSpec]]:
     """The models of one file."""
+    known = cache.get(file) if cache is not None else None
+    if known is not None and all(functions.all_there(spec) for _, spec in known):
+        return [LoadedSpec(spec, file, row) for row, spec in known], []
     try:
-        members = members_of(file)
+        members, read = _opened(file)
     except SpecError as error:
         return [], [BrokenSpec(file.stem, file, tuple(error.problems))]
     loaded: list[LoadedSpec] = []
@@ -208,6 +243,8 @@ def _load_file(file: Path, functions: Functions) -> tuple[list[LoadedSpec], list
             loaded.append(LoadedSpec(spec, file, member.row))
         except SpecError as error:
             broken.append(BrokenSpec(member.name, file, tuple(error.problems), row=member.row))
+    if cache is not None and read is not None and not broken:
+        cache.put(file, read, [(entry.row, entry.spec) for entry in loaded])
     return loaded, broken
 
 
@@ -504,14 +541,19 @@ def _unknown_functions(
 ) -> list[Problem]:
     """Dotted paths whose module or function cannot be found; nothing is imported but packages."""
     found = []
-    for path, dotted in (
-        (("source", "python"), spec.source.python),
-        (("source", "available"), spec.source.available),
-        (("features", "python"), spec.features.python),
-    ):
+    for path, dotted in _functions_of(spec):
         if dotted is not None and (message := functions.problem(dotted)):
             found.append(Problem(file, document.line_of(path), _dotted(path), message))
     return found
+
+
+def _functions_of(spec: ModelSpec) -> tuple[tuple[tuple[str, str], str | None], ...]:
+    """Paths of the fields that name a function, and what they name."""
+    return (
+        (("source", "python"), spec.source.python),
+        (("source", "available"), spec.source.available),
+        (("features", "python"), spec.features.python),
+    )
 
 
 def _find_function(dotted: str) -> str | None:

@@ -9,7 +9,7 @@ import json
 import re
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     BeforeValidator,
@@ -50,6 +50,7 @@ __all__ = [
     "SqlSource",
     "Thresholds",
     "Train",
+    "is_sql_file",
 ]
 
 Stage = Literal["raw_data", "features", "drift_report", "candidate_model", "promoted_model"]
@@ -247,6 +248,11 @@ class Contract(Section):
         return self
 
 
+def is_sql_file(value: Any) -> TypeGuard[str]:
+    """Whether `features.sql` is the path of a file, and not a query."""
+    return isinstance(value, str) and value.strip().endswith(".sql") and "\n" not in value.strip()
+
+
 class Features(Section):
     """How raw rows become a feature table (with the target): one of sql, python, or neither."""
 
@@ -271,7 +277,7 @@ class Features(Section):
     @classmethod
     def _read_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         """Replace a path by the file's text, so that the spec's hash covers it."""
-        if value is None or not value.strip().endswith(".sql") or "\n" in value.strip():
+        if value is None or not is_sql_file(value):
             return value
         path = Path((info.context or {}).get("base_dir", ".")) / value.strip()
         try:

@@ -34,5 +34,7 @@ def test_a_new_name_while_the_old_one_is_still_a_model_is_quarantined(tmp_path):
 
 def test_a_model_is_not_renamed_from_its_own_name(tmp_path):
     (tmp_path / "leavers.yaml").write_text(SPEC.replace("churn", "leavers"))
-    with pytest.raises(SpecError, match="renamed_from: must be another name, got 'leavers' for both"):
+    with pytest.raises(
+        SpecError, match="renamed_from: must be another name, got 'leavers' for both"
+    ):
         parse_spec(tmp_path / "leavers.yaml")
