@@ -161,7 +161,7 @@ class Deployment:
     Attributes:
         number: of the deployment, 0 to 255: services have the addresses 10.96.{number}.x.
         settings: further entries of the ConfigMap retrain-env.
-        specs: contents of spec files by name, mounted from a ConfigMap over those of the image.
+        specs: contents of spec files by path, mounted from a ConfigMap over those of the image.
     """
 
     cluster: Cluster
@@ -252,7 +252,10 @@ class Deployment:
 
     def _mount_specs(self, here: Path, instance: Path) -> None:
         """A ConfigMap over /app/model_specs, in the pods that read them and in those of runs."""
-        volume = {"name": "specs", "configMap": {"name": "retrain-specs"}}
+        # A key of a ConfigMap is a file name; `items` puts it into its folder.
+        keys = {path: path.replace("/", "..") for path in self.specs}
+        items = [{"key": key, "path": path} for path, key in keys.items()]
+        volume = {"name": "specs", "configMap": {"name": "retrain-specs", "items": items}}
         mount = {"name": "specs", "mountPath": "/app/model_specs", "readOnly": True}
         patches = [
             {
@@ -271,13 +274,13 @@ class Deployment:
             for name in ("code", "dashboard")
         ]
         (here / "specs.yaml").write_text(yaml.safe_dump_all(patches))
-        for name, content in self.specs.items():
-            (here / name).write_text(content)
+        for path, content in self.specs.items():
+            (here / keys[path]).write_text(content)
         file = here / "kustomization.yaml"
         kustomization = yaml.safe_load(file.read_text())
         kustomization["patchesStrategicMerge"].append("specs.yaml")
         kustomization["configMapGenerator"].append(
-            {"name": "retrain-specs", "files": list(self.specs)}
+            {"name": "retrain-specs", "files": list(keys.values())}
         )
         file.write_text(yaml.safe_dump(kustomization))
         settings = yaml.safe_load(instance.read_text())

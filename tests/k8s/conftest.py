@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from k8s.backing import ObjectStore, Postgres
-from k8s.cluster import Cluster, Deployment
+from k8s.cluster import ROOT, Cluster, Deployment
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +35,13 @@ def object_store(cluster: Cluster) -> Iterator[ObjectStore]:
 def deployed(
     cluster: Cluster, postgres: Postgres, object_store: ObjectStore
 ) -> Iterator[Deployment]:
-    """Webserver, daemon, code location and MLflow server, ready; every sensor is off."""
+    """Everything, ready, with the example `flight_delay` alone; every sensor is off."""
+    specs = {
+        path: (ROOT / "model_specs" / path).read_text(encoding="utf-8")
+        for path in ("flight_delay.yaml", "features/flight_delay.sql")
+    }
     deployment = Deployment(
-        cluster, "retrain-test", 77, postgres, object_store, {"RETRAIN_AUTOMATION": "false"}
+        cluster, "retrain-test", 77, postgres, object_store, {"RETRAIN_AUTOMATION": "false"}, specs
     )
     try:
         deployment.apply()
