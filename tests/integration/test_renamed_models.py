@@ -10,7 +10,6 @@ from integration.candidates import train_small_model
 
 from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import RegistryError
-from retrain_assets.fleet.retired import retired_models
 from retrain_assets.promotion import rename
 from retrain_assets.promotion.decisions import Decisions, Judgement
 from retrain_assets.promotion.ledger import Candidate, Ledger
@@ -18,7 +17,6 @@ from retrain_assets.promotion.model_files import load_model, store_model
 from retrain_assets.promotion.promote import project_champion
 from retrain_assets.promotion.registry import MlflowRegistry
 from retrain_assets.promotion.rename import adopt, adopt_all
-from retrain_assets.spec.loading import SpecSet, load_specs
 
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -204,25 +202,3 @@ def test_all_renamed_models_are_looked_at_together(parts, new):
     arguments = {"registry": parts.registry, "ledger": parts.ledger, "store": parts.store}
     assert adopt_all({new: OLD, "fresh": "unknown"}, **arguments) == [new]
     assert adopt_all({new: OLD, "fresh": "unknown"}, **arguments) == []
-
-
-def test_a_model_without_a_spec_is_retired_and_a_renamed_one_says_as_what_it_lives_on(
-    parts, new, tmp_path
-):
-    def retired(specs):
-        return [
-            (r.model, r.champion, r.renamed_to)
-            for r in retired_models(parts.ledger, specs)
-            if r.model in (OLD, new)
-        ]
-
-    assert retired(SpecSet({}, ())) == [(OLD, "3", None)]
-    (tmp_path / "new.yaml").write_text(
-        f"name: {new}\nrenamed_from: churn\npartitions: {{every: day, start: 2024-01-01}}\n"
-        "source: {files: 'd/{partition}.csv'}\ntarget: y\ntask: binary\n"
-        "train: {window: 9, holdout: 4}\n"
-    )
-    parts.adopt(new)
-    assert retired(load_specs(tmp_path / "new.yaml")) == [(OLD, "3", new)]
-    (tmp_path / "churn.yaml").write_text("name: churn\n")
-    assert retired(load_specs(tmp_path)) == []  # its spec is broken, which is another thing
