@@ -185,7 +185,7 @@ class Walk:
         rule, cost = self.policy.retrain.on_performance, self.policy.retrain.cost
         if self.champion is None or not self._judges_performance:
             return ()
-        estimate = cost is not None or (rule is not None and rule.estimate)
+        estimate = rule is not None and rule.estimate
         last = None if cost is not None or rule is None else rule.of_last
         return self.evidence.performance(self.champion, key, estimate=estimate, last=last)
 

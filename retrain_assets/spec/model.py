@@ -463,9 +463,9 @@ class OnPerformance(Section):
         description="Largest loss against the value on the champion's holdout, in the metric's unit.",
     )
     estimate: bool = Field(
-        True,
-        description="Whether estimated performance counts where labels have not come (it assumes "
-        "that no concept drifted; not for ranking and r2).",
+        False,
+        description="Whether performance that is estimated while labels have not come may start a "
+        "retraining too; it cannot see concept drift (docs/decisions/0012; not for ranking and r2).",
     )
     of_last: int = Field(
         1, ge=1, le=100, description="Partitions with a known performance that are looked at."
@@ -552,7 +552,7 @@ class Retrain(Section):
         "that does not move them changes nothing for whoever uses them.",
     )
     on_performance: OnPerformance | None = Field(
-        None, description="Retrain when the champion is worse than this, realised or estimated."
+        None, description="Retrain when the champion is worse than this on labels that have come."
     )
     cost: Cost | None = Field(
         None,

@@ -243,6 +243,23 @@ def test_a_champion_that_is_worse_on_every_partition_is_never_kept_longer(
 
 
 @_unhurried
+@given(_policies, _evidence, _histories, _moments, st.data())
+def test_an_estimate_may_start_a_retraining_and_never_prevents_one(
+    policy, evidence, history, now, data
+):
+    estimates = data.draw(
+        st.lists(_performances(data.draw(st.sampled_from(["maximize", "minimize"]))), max_size=6)
+    )
+    blind = [replace(one, kind="estimated") for one in estimates]
+    realised = [one for one in evidence.performance if one.kind == "realised"]
+    if policy.cost is not None:  # a partition more to have lost on
+        policy = policy.model_copy(update={"cost": None, "at_least": None})
+    before = replace(evidence, performance=tuple(realised))
+    after = replace(evidence, performance=(*realised, *blind))
+    assert _at_least_as_eager(policy, before, after, history, now)
+
+
+@_unhurried
 @given(_policies, _evidence, _histories, _moments, _lengths, st.integers(1, 50))
 def test_an_older_champion_with_more_new_data_and_changed_code_is_never_kept_longer(
     policy, evidence, history, now, older, more
