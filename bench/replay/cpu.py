@@ -3,9 +3,9 @@
     nice -n 15 .venv/bin/python bench/replay/cpu.py [--days 365] [--folder FOLDER]
 
 replays flight_delay's spec over the first DAYS days of 2013 with nine policies (those of `retrain replay`
-without prices, with every_3 and every_14), and then calls the same trainings bare, one after the other. Either is a
-process of its own with one thread for each of its own, and its CPU that of its whole tree (wait4): imports, snapshot and
-worker processes count in both. Feature partitions are made before and kept in FOLDER.
+without prices, with every_3 and every_14), and then calls the same trainings bare, one after the other. Either
+is a process of its own that starts from nothing, and its CPU that of its whole tree (wait4): imports, snapshot
+and worker processes count. Feature partitions are made before and kept in FOLDER.
 """
 
 import argparse
@@ -107,7 +107,9 @@ def main() -> None:
         of_tree("prepare", *where)
         shutil.rmtree(folder / "cold", ignore_errors=True)
         whole, seconds = of_tree("replay", *where, *workers)
-        print(f"cold replay of {arguments.days} days: {whole:.0f} CPU s, {seconds:.0f} s", flush=True)
+        print(
+            f"cold replay of {arguments.days} days: {whole:.0f} CPU s, {seconds:.0f} s", flush=True
+        )
         bare, seconds = of_tree("bare", *where)
         print(f"the same trainings bare: {bare:.0f} CPU s, {seconds:.0f} s", flush=True)
         print(f"ratio {whole / bare:.2f}")
