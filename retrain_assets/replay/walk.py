@@ -158,9 +158,17 @@ class Walk:
             champion_age=age,
             new_partitions=None if self._last is None
             else self.history.index[key] - self.history.index[self._last],
+            promoted_by=self._promoted_by,
             changed=False if self.policy.retrain.on_change else None,
             asked="schedule" if scheduled else None,
         )  # fmt: skip
+
+    @property
+    def _promoted_by(self) -> str | None:
+        """What asked for the champion where no retraining has come after it."""
+        if self.champion is None or self.champion.partition != self._last:
+            return None
+        return next(one.trigger for one in reversed(self.retrainings) if one.outcome == "promoted")
 
     @property
     def _judges_performance(self) -> bool:

@@ -530,7 +530,7 @@ class RetrainBudget(Section):
 class Retrain(Section):
     """What starts a retraining, and what holds it back.
 
-    The schedule, the first champion and a person start one by themselves; the conditions (on_drift,
+    The schedule, the first champion, a follow-up and a person start one by themselves; the conditions (on_drift,
     on_performance, cost, max_age, on_new_partitions, on_change) as `combine` or `at_least` says.
     """
 
@@ -564,6 +564,13 @@ class Retrain(Section):
     )
     on_new_partitions: int | None = Field(
         None, ge=1, description="Retrain when this many partitions came since the last retraining."
+    )
+    follow_up: int | None = Field(
+        None,
+        ge=1,
+        description="Retrain once more, this many partitions after drift, performance or cost brought a "
+        "champion: the first model after a change has learned from both sides of it. Half of "
+        "`train.window` is a good value.",
     )
     on_change: bool = Field(
         False,
@@ -964,7 +971,7 @@ class ModelSpec(Section):
             )
         problems += [
             f"retrain.{field}: only with partitions"
-            for field in ("on_performance", "cost", "on_new_partitions")
+            for field in ("on_performance", "cost", "on_new_partitions", "follow_up")
             if getattr(self.retrain, field) is not None
         ]
         if self.retrain.min_new_partitions > 1:

@@ -21,6 +21,7 @@ RETRAIN = {
     "min_new_partitions": 2,
     "on_performance": {"max_drop": 0.02},
     "needs_prediction_drift": True,
+    "follow_up": 2,
 }
 
 
@@ -74,7 +75,7 @@ def test_replay_decides_as_the_sensors_did(lived: Lived) -> None:
     ]
     (walk,) = lived.replayed.walks["combined"]
     assert [(one.partition, one.trigger) for one in walk.retrainings] == live
-    assert {trigger for _, trigger in live} >= {"first", "drift", "age"}
+    assert {trigger for _, trigger in live} >= {"first", "drift", "age", "follow_up"}
 
 
 def test_replay_promotes_the_models_that_the_gate_promoted(lived: Lived) -> None:

@@ -56,6 +56,7 @@ def _policies(draw):
             per=st.sampled_from(["partition", "1000 rows"]),
         ),
         "on_change": st.booleans(),
+        "follow_up": st.integers(1, 90),
         "backoff": st.builds(Backoff, first=_lengths, at_most=st.just(timedelta(days=400))),
         "budget": st.builds(
             RetrainBudget,
@@ -94,6 +95,7 @@ def _evidences(draw):
         bad_data=draw(st.sampled_from([None, None, None, "", "too many nulls"])),
         champion_age=draw(st.none() | _lengths),
         new_partitions=draw(st.none() | st.integers(0, 100)),
+        promoted_by=draw(st.sampled_from([None, "first", "schedule", "drift", "performance"])),
         changed=draw(st.none() | st.booleans()),
         asked=draw(st.sampled_from([None] * 8 + ["schedule", "on_demand"])),
     )
