@@ -332,6 +332,31 @@ def test_what_is_unknown_never_fires(policy, evidence, history, now):
 
 
 @_unhurried
+@given(
+    st.integers(1, 30).map(lambda days: timedelta(days=days)),
+    st.integers(1, 60).map(lambda days: timedelta(days=days)),
+    st.integers(0, 300),
+)
+def test_back_off_delays_a_recovery_by_no_more_than_it_has_been_tried_for(first, more, recovers):
+    """Doubled waits lose at most as long again as candidates have been rejected, and never at_most."""
+    policy = Retrain(on_drift=False, max_age=timedelta(seconds=1), backoff=Backoff(
+        first=first, at_most=first + more))  # fmt: skip
+    old = Evidence(True, 60, 30, champion_age=timedelta(days=999))
+    start, day = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
+    history, n = History(last_retraining=start, rejections=1), 0
+    while True:
+        n += 1
+        if decide(policy, old, history, start + n * day).action != "retrain":
+            continue
+        if n >= recovers:
+            break
+        history = History(last_retraining=start + n * day, rejections=(history.rejections or 0) + 1)
+    waited = (n - recovers) * day
+    assert waited <= recovers * day + first
+    assert waited <= first + more
+
+
+@_unhurried
 @given(_policies, _evidence, _histories, _moments, st.integers(1, 100))
 def test_another_rejection_never_retrains_sooner(policy, evidence, history, now, more):
     known = replace(history, rejections=history.rejections or 0)
