@@ -61,6 +61,13 @@ def lived(pod: dict[str, Any]) -> tuple[datetime, datetime]:
     return datetime.fromisoformat(state["startedAt"]), datetime.fromisoformat(state["finishedAt"])
 
 
+def ended_pods(deployment: Deployment) -> list[dict[str, Any]] | None:
+    """Pods of runs, once all of them have ended: the process ends a little after its run."""
+    pods = deployment.get("pods", "-l", "app.kubernetes.io/component in (run_worker, step_worker)")
+    phases = {pod["status"]["phase"] for pod in pods}
+    return pods if phases <= {"Succeeded", "Failed"} else None
+
+
 def most_at_a_time(spans: list[tuple[datetime, datetime]]) -> int:
     """How many of the half-open spans overlap at most."""
     return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
@@ -88,12 +95,7 @@ def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitte
         return not busy and all(ledger.champion(name) is not None for name in names)
 
     wait_until(f"{SIZE} models have a champion", SECONDS, all_have_a_champion)
-    pods = [
-        pod
-        for pod in fleet_deployed.get("pods")
-        if pod["metadata"]["labels"].get("app.kubernetes.io/component")
-        in ("run_worker", "step_worker")
-    ]
+    pods = wait_until("every pod of a run has ended", 120, lambda: ended_pods(fleet_deployed))
     spans = [lived(pod) for pod in pods if gpus(pod)]
     assert len(spans) == len(with_gpu)
     assert 1 <= most_at_a_time(spans) <= GPUS
