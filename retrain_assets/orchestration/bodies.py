@@ -128,6 +128,7 @@ def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
     """Before a run relies on the champion: make the registry follow the ledger, and say so."""
     from retrain_assets.promotion.reconcile import reconcile
 
+    _take_over(context, spec)
     platform: Platform = context.resources.platform
     url = f"{platform.settings.dagster_url}/runs/{context.run.run_id}"
     for repair in reconcile([spec.name], registry=platform.registry, ledger=platform.ledger):
@@ -136,6 +137,23 @@ def _follow_ledger(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
         # What cannot be mended is told by the sensor, once.
         if message is not None and repair.kind not in ("no_previous", "unresolved"):
             send_logged(message, spec, context.log)
+
+
+def _take_over(context: dg.AssetExecutionContext, spec: ModelSpec) -> None:
+    """Before a run asks for the champion of a model that was renamed: give it that of its former name."""
+    if spec.renamed_from is None:
+        return
+    from retrain_assets.promotion.rename import adopt
+
+    platform: Platform = context.resources.platform
+    if adopt(
+        spec.name,
+        spec.renamed_from,
+        registry=platform.registry,
+        ledger=platform.ledger,
+        store=platform.store,
+    ):
+        context.log.info(f"{spec.name}: has the champion and the history of {spec.renamed_from}")
 
 
 def raw_data(spec: ModelSpec) -> Callable[..., Any]:
@@ -212,6 +230,7 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         keys = _partitions(context)
         partitions = None if keys == [None] else [key for key in keys if key is not None]
         with _readable_failures(context):
+            _take_over(context, spec)
             champion = platform.ledger.champion(spec.name)
             existing = features.existing()
             reference, scores = None, None

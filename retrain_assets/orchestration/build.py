@@ -51,7 +51,7 @@ def build_definitions(
         SettingsError: an unusable setting.
     """
     settings = settings or Settings.load()
-    spec_set, specs_key = _loaded(specs)
+    spec_set, specs_key = _loaded(specs, settings)
     models = {
         name: loaded.spec
         for name, loaded in spec_set.models.items()
@@ -97,14 +97,16 @@ def _definitions(
     )
 
 
-def _loaded(specs: SpecSet | Path | str | Sequence[Path | str]) -> tuple[SpecSet, str]:
+def _loaded(
+    specs: SpecSet | Path | str | Sequence[Path | str], settings: Settings
+) -> tuple[SpecSet, str]:
     """The specs, and the digest of their files; of specs without files "", which no file has."""
     if isinstance(specs, SpecSet):
         return specs, ""
     paths = [specs] if isinstance(specs, Path | str) else list(specs)
     # The digest first: files that change in between make it an old one, and never a wrong one.
     key = specs_digest(paths)
-    return load_specs(paths), key
+    return load_specs(paths, cache_folder=settings.home / "cache"), key
 
 
 @contextmanager

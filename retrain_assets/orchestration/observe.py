@@ -264,7 +264,7 @@ def observe(
         for key in run.asset_selection or ():
             if key.path[-1] == "candidate_model":
                 in_flight[key.path[0]] = run.run_id
-    newest, recorded = ledger.newest(list(by_name)), Decisions(ledger)
+    newest, recorded = _newest(ledger, by_name), Decisions(ledger)
     judged, bad_data = recorded.judged(list(by_name)), recorded.bad_data(list(by_name))
     states = {}
     for name, spec in by_name.items():
@@ -281,3 +281,20 @@ def observe(
             run_ids=frozenset(run_ids[name]),
         )
     return states
+
+
+def _newest(ledger: "Ledger", specs: Mapping[str, ModelSpec]) -> dict[str, "Promotion"]:
+    """The newest row of each model; of one that has none and was renamed, that of its former name.
+
+    So that a model is not taken for a new one before its history is taken over.
+    """
+    found = ledger.newest(list(specs))
+    former = {
+        spec.renamed_from: name
+        for name, spec in specs.items()
+        if spec.renamed_from is not None and name not in found
+    }
+    if former:
+        rows = ledger.newest(list(former))
+        found |= {former[old]: row for old, row in rows.items() if not row.is_vacancy}
+    return found

@@ -1,4 +1,4 @@
-"""Broken specs in the Dagster UI: one asset per file that says what is wrong and how to mend it."""
+"""Broken specs in the Dagster UI: one asset per file, or row of a fleet, that says what is wrong."""
 
 import re
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ __all__ = ["quarantine_assets"]
 
 
 def quarantine_assets(broken: tuple[BrokenSpec, ...]) -> list[dg.AssetsDefinition]:
-    """One asset in group `quarantine` per broken file; two files with one name get two assets."""
+    """One asset in group `quarantine` per broken spec; two with one name get two assets."""
     assets: dict[str, dg.AssetsDefinition] = {}
     for spec in broken:
         name = re.sub(r"[^A-Za-z0-9_]+", "_", spec.name) or "spec"
@@ -63,5 +63,10 @@ def _check_again(broken: BrokenSpec) -> str | None:
         found = load_specs([broken.file, *rivals])
     except SpecError as error:
         return str(error)
-    problems = [problem for problem in found.problems if problem.file == str(broken.file)]
+    problems = [
+        problem
+        for spec in found.broken
+        if spec.file == broken.file and (None in (spec.row, broken.row) or spec.name == broken.name)
+        for problem in spec.problems
+    ]
     return str(SpecError(problems)) if problems else None

@@ -443,15 +443,22 @@ def _champions(
     context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
 ) -> dg.SkipReason:
     """Makes the aliases of the model registry follow the ledger of promotions, where somebody moved
-    or deleted an alias, a version or a model by hand; says what it did, once. While the registry
+    or deleted an alias, a version or a model by hand; says what it did, once. Gives renamed models the champion
+    and history of their former name. While the registry
     cannot be reached nothing is changed. Requests no runs."""
     from retrain_assets.errors import RetrainError
     from retrain_assets.promotion.reconcile import reconcile
+    from retrain_assets.promotion.rename import adopt_all
 
     platform: Platform = context.resources.platform
+    former = {name: spec.renamed_from for name, spec in specs.items() if spec.renamed_from}
     told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
     settled = [event for event, kind in told.items() if kind in ("no_previous", "known")]
     try:
+        for name in adopt_all(
+            former, registry=platform.registry, ledger=platform.ledger, store=platform.store
+        ):
+            context.log.info(f"{name}: has the champion and the history of {former[name]}")
         repairs = reconcile(
             list(specs), registry=platform.registry, ledger=platform.ledger, settled=settled
         )

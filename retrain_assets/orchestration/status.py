@@ -90,7 +90,7 @@ def read_fleet(
     read = _read(instance, platform, specs.specs(), now)
     rows = [_row(state, read) for state in read.states.values()]
     rows += [_broken_row(broken) for broken in specs.broken]
-    known = {row.model for row in rows}
+    known = {row.model for row in rows} | {spec.renamed_from for spec in specs.specs()}
     retired = platform.ledger.newest(sorted(set(read.promotions) - known))
     rows += [_retired_row(promotion, read) for promotion in retired.values()]
     return Snapshot(

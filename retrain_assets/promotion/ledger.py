@@ -33,6 +33,7 @@ __all__ = [
     "promote_within",
     "rollback_target",
     "taken_down",
+    "written",
 ]
 
 _IN_LIMIT = 1000
@@ -192,7 +193,7 @@ class Ledger:
                 f"{model}: a moment needs a time zone, got {moment.isoformat()}; write for example "
                 f"{moment.isoformat()}+00:00"
             )
-        until = _written(moment)
+        until = written(moment)
         rows = self._select(
             lambda query: (
                 _newest_of(query, model).where(promotions().c.promoted_at <= until).limit(1)
@@ -290,7 +291,7 @@ class Ledger:
 
         values = {
             **vars(outcome),
-            "recorded_at": _written(outcome.recorded_at),
+            "recorded_at": written(outcome.recorded_at),
         }
         table = outcomes()
         try:
@@ -539,7 +540,7 @@ def _append(
         evidence=dict(evidence),
         promoted_at=max(now, newest.promoted_at + timedelta(microseconds=1)) if newest else now,
     )
-    insert_row(connection, promotions(), {**vars(row), "promoted_at": _written(row.promoted_at)})
+    insert_row(connection, promotions(), {**vars(row), "promoted_at": written(row.promoted_at)})
     return row
 
 
@@ -576,7 +577,7 @@ def _outcome(row: Mapping[Any, Any]) -> GuardOutcome:
     return GuardOutcome(**{**fields, "recorded_at": datetime.fromisoformat(row["recorded_at"])})
 
 
-def _written(moment: datetime) -> str:
+def written(moment: datetime) -> str:
     """As moments are stored: always of one length and in UTC, so that text sorts like time."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
     from retrain_assets.training.model import TabularModel
 
-__all__ = ["load_model", "store_model"]
+__all__ = ["copy_model", "load_model", "store_model"]
 
 
 def store_model(store: "TableStore", name: str, fingerprint: str, model: "TabularModel") -> None:
@@ -33,6 +33,16 @@ def store_model(store: "TableStore", name: str, fingerprint: str, model: "Tabula
         # The encoding last: it holds the checksum of the other.
         for file in (MODEL_FILE, ENCODING_FILE):
             store.write_bytes(_path(name, fingerprint, file), (Path(folder) / file).read_bytes())
+
+
+def copy_model(store: "TableStore", name: str, to: str, fingerprint: str) -> None:
+    """Store the files under another model's name too; nothing where there are none."""
+    from retrain_assets.training.model import ENCODING_FILE, MODEL_FILE
+
+    if store.file_exists(_path(name, fingerprint, ENCODING_FILE)):
+        for file in (MODEL_FILE, ENCODING_FILE):
+            content = store.read_bytes(_path(name, fingerprint, file))
+            store.write_bytes(_path(to, fingerprint, file), content)
 
 
 def load_model(store: "TableStore", name: str, fingerprint: str) -> "TabularModel | None":

@@ -51,6 +51,7 @@ ALIASES = ("candidate", "champion", "previous")
 """The aliases that this package sets."""
 
 _FINGERPRINT, _MODEL_ID, _RUN_ID = "fingerprint", "model_id", "run_id"
+_COPY_OF = "copy_of"
 _LOADER = "retrain_assets.training.serving"
 _DATA = "data"
 _EXAMPLE = "input_example.json"
@@ -280,6 +281,37 @@ class MlflowRegistry:
             if problem:
                 raise RegistryError(f"{model} v{version}: {problem}; retrain, or restore the files")
             return loaded
+
+    def copy_version(self, model: str, version: str, *, run_id: str, to: str) -> str | None:
+        """Number of the version of the model `to` that is this one, which is made if it is not there.
+
+        It points to the same files and the same run. Repeating it, after a kill too, finds the copy;
+        of two callers at the same time both get the same one.
+
+        Returns:
+            None where the version that this run logged does not exist.
+        """
+        with self._speaking(f"copying {model} v{version} to {to}") as client:
+            mark = f"{model}/{version}"
+            copied = _copy_of(client, to, mark)
+            if copied is not None:
+                return copied
+            found = _registered(client, model, version)
+            if found is None or found.run_id != run_id:
+                return None
+            _ensure_model(client, to)
+            created = client.create_model_version(
+                to,
+                source=str(found.source),
+                run_id=found.run_id,
+                model_id=found.tags.get(_MODEL_ID),
+                await_creation_for=0,
+                tags={**found.tags, _COPY_OF: mark},
+            )
+            winner = _copy_of(client, to, mark)
+            if winner != str(created.version):
+                client.delete_model_version(to, str(created.version))
+            return winner
 
     def exists(self, model: str, version: str, *, run_id: str) -> bool:
         """Whether the version that this run logged is registered."""
@@ -821,14 +853,8 @@ def _register(
     tags: Mapping[str, str],
 ) -> ModelVersion:
     """Create the version; of several at the same time the lowest stays and all return it."""
-    from mlflow.exceptions import MlflowException
-
     model_id = attempt.logged.model_id
-    try:
-        client.create_registered_model(model)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
+    _ensure_model(client, model)
     created = client.create_model_version(
         model,
         # Not models:/<id>: with a database URI, MLflow resolves that in the process-wide store.
@@ -854,6 +880,22 @@ def _register(
         if winner.run_id != attempt.run_id:
             client.set_terminated(attempt.run_id, "KILLED")
     return winner
+
+
+def _ensure_model(client: "MlflowClient", model: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(model)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _copy_of(client: "MlflowClient", model: str, mark: str) -> str | None:
+    """The lowest version of the model that was copied from `mark`."""
+    page = client.search_model_versions(f"name = '{model}' AND tags.{_COPY_OF} = '{mark}'")
+    return str(min(int(found.version) for found in page)) if page else None
 
 
 def _complete(client: "MlflowClient", found: ModelVersion) -> None:

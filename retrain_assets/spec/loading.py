@@ -1,32 +1,38 @@
 """From YAML files to specs: every problem of every file at once; a broken file harms nobody else.
 
 Belongs here: finding files, reading them, turning validation errors into `Problem`s with a line
-and a remedy. Does not: the fields' rules (`model`).
+and a remedy. Does not: the fields' rules (`model`), what a fleet's rows become (`fleet`).
 """
 
 import ast
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from retrain_assets.errors import Problem, SpecError
+from retrain_assets.spec.cache import SpecCache
 from retrain_assets.spec.code import find_module, source_file
-from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec
+from retrain_assets.spec.fleet import Member, expand, is_fleet
+from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec, is_sql_file
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
 from retrain_assets.spec.types import environment_references, shown
 
 __all__ = [
     "BrokenSpec",
+    "Functions",
     "LoadedSpec",
     "SpecSet",
     "advice",
     "load_specs",
+    "members_of",
     "parse_spec",
     "spec_files",
+    "validate_member",
 ]
 
 _FEWEST_HOLDOUT_PARTITIONS = 4
@@ -41,25 +47,45 @@ _CONNECTION_FIELDS = (
 
 @dataclass(frozen=True)
 class LoadedSpec:
-    """A valid spec and the file it came from."""
+    """A valid spec, the file it came from, and its row there (from 1) where the file is a fleet."""
 
     spec: ModelSpec
     file: Path
+    row: int | None = None
 
 
 @dataclass(frozen=True)
 class BrokenSpec:
-    """A file that is quarantined, with everything that is wrong with it.
+    """A file, or one row of a fleet file, that is quarantined, with everything that is wrong with it.
 
     Attributes:
         name: the model's name where it could be read, else the file's stem.
         rivals: other files that give the same name, where that is what is wrong.
+        row: of the fleet file, from 1; None for a file as a whole.
     """
 
     name: str
     file: Path
     problems: tuple[Problem, ...]
     rivals: tuple[Path, ...] = ()
+    row: int | None = None
+
+
+class Functions:
+    """Looks functions up, each once: the models of a fleet name the same few."""
+
+    def __init__(self) -> None:
+        self._problems: dict[str, str | None] = {}
+
+    def problem(self, dotted: str) -> str | None:
+        """What is wrong with `module:function`, found without running any of the user's code."""
+        if dotted not in self._problems:
+            self._problems[dotted] = _find_function(dotted)
+        return self._problems[dotted]
+
+    def all_there(self, spec: ModelSpec) -> bool:
+        """Whether nothing is wrong with any function of a spec."""
+        return not any(self.problem(dotted) for _, dotted in _functions_of(spec) if dotted)
 
 
 @dataclass(frozen=True)
@@ -89,8 +115,8 @@ def advice(loaded: LoadedSpec) -> list[Problem]:
         f"promotes equal models more often than gate.confidence says where a whole partition is good "
         f"or bad at once; from {_FEWEST_HOLDOUT_PARTITIONS} on, partitions are what is compared"
     )
-    line = parse_yaml(loaded.file.read_text(encoding="utf-8")).line_of(("train", "holdout"))
-    return [Problem(str(loaded.file), line, "train.holdout", message)]
+    line = _line_of(loaded, ("train", "holdout"))
+    return [Problem(str(loaded.file), line, "train.holdout", message, loaded.row or 0)]
 
 
 def spec_files(paths: Iterable[Path | str]) -> list[Path]:
@@ -122,21 +148,38 @@ def spec_files(paths: Iterable[Path | str]) -> list[Path]:
     return list({file.absolute(): file for file in files}.values())
 
 
-def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
+def load_specs(
+    paths: Path | str | Sequence[Path | str],
+    *,
+    functions: Functions | None = None,
+    cache_folder: Path | None = None,
+) -> SpecSet:
     """Load all specs below `paths`; broken ones are quarantined, never raised.
 
-    Two files with the same model name are both quarantined, since neither is the right one.
+    A row of a fleet file is a spec like any other. Two specs with the same model name are both
+    quarantined, since neither is the right one.
+
+    Args:
+        paths: folders and files.
+        functions: finds the functions that specs name; by default where Python would import them.
+        cache_folder: where validated specs are kept from one load to the next; its parent must exist.
 
     Raises:
         SpecError: a path does not exist.
     """
     loaded: list[LoadedSpec] = []
     broken: list[BrokenSpec] = []
-    for file in spec_files([paths] if isinstance(paths, Path | str) else paths):
-        try:
-            loaded.append(LoadedSpec(parse_spec(file), file))
-        except SpecError as error:
-            broken.append(BrokenSpec(_name_in(file), file, tuple(error.problems)))
+    functions = functions or Functions()
+    places = [paths] if isinstance(paths, Path | str) else paths
+    cache = (
+        SpecCache(cache_folder, places) if cache_folder and cache_folder.parent.is_dir() else None
+    )
+    for file in spec_files(places):
+        valid, invalid = _load_file(file, functions, cache)
+        loaded += valid
+        broken += invalid
+    if cache is not None:
+        cache.save()
     by_name: dict[str, list[LoadedSpec]] = {}
     for entry in loaded:
         by_name.setdefault(entry.spec.name, []).append(entry)
@@ -144,39 +187,142 @@ def load_specs(paths: Path | str | Sequence[Path | str]) -> SpecSet:
     for name, entries in sorted(by_name.items()):
         if len(entries) == 1:
             models[name] = entries[0]
-            continue
-        for entry in entries:
-            rivals = tuple(other.file for other in entries if other is not entry)
-            problem = Problem(
-                str(entry.file),
-                _line_of_name(entry.file),
-                "name",
-                f"'{name}' is also the name in {', '.join(map(str, rivals))}; names must be unique",
-            )
-            broken.append(BrokenSpec(name, entry.file, (problem,), rivals))
-    return SpecSet(models, tuple(sorted(broken, key=lambda spec: str(spec.file))))
+        else:
+            broken += [_clash(entry, entries) for entry in entries]
+    early = [_still_there(e, models) for e in models.values() if e.spec.renamed_from in models]
+    for one in early:
+        del models[one.name]
+    broken += early
+    return SpecSet(models, tuple(sorted(broken, key=lambda spec: (str(spec.file), spec.row or 0))))
+
+
+def members_of(file: Path) -> tuple[Member, ...]:
+    """The documents of one file, not validated: one, or those of a fleet's rows.
+
+    Raises:
+        SpecError: the file as a whole cannot be read.
+    """
+    return _opened(file)[0]
+
+
+def _opened(file: Path) -> tuple[tuple[Member, ...], tuple[Path, ...] | None]:
+    """The documents of one file, and the other files that it reads; None where a database is read."""
+    document = _read(file)
+    read: tuple[Path, ...] | None = ()
+    if is_fleet(document.data):
+        fleet = expand(document, str(file), file.parent)
+        members, read = fleet.members, fleet.files if fleet.repeatable else None
+    else:
+        name = document.data.get("name")
+        text = name if isinstance(name, str) and name else file.stem
+        members = (Member(None, text, document),)
+    if read is not None:
+        sections = (member.document.data.get("features") for member in members)
+        texts = [section.get("sql") for section in sections if isinstance(section, dict)]
+        names = sorted({text.strip() for text in texts if is_sql_file(text)})
+        read += tuple(file.parent / name for name in names)
+    return members, read
+
+
+def _load_file(
+    file: Path, functions: Functions, cache: SpecCache | None
+) -> tuple[list[LoadedSpec], list[BrokenSpec]]:
+    """The models of one file."""
+    known = cache.get(file) if cache is not None else None
+    if known is not None and all(functions.all_there(spec) for _, spec in known):
+        return [LoadedSpec(spec, file, row) for row, spec in known], []
+    try:
+        members, read = _opened(file)
+    except SpecError as error:
+        return [], [BrokenSpec(file.stem, file, tuple(error.problems))]
+    loaded: list[LoadedSpec] = []
+    broken: list[BrokenSpec] = []
+    for member in members:
+        try:
+            spec = validate_member(member, file, functions)
+            loaded.append(LoadedSpec(spec, file, member.row))
+        except SpecError as error:
+            broken.append(BrokenSpec(member.name, file, tuple(error.problems), row=member.row))
+    if cache is not None and read is not None and not broken:
+        cache.put(file, read, [(entry.row, entry.spec) for entry in loaded])
+    return loaded, broken
+
+
+def validate_member(member: Member, file: Path, functions: Functions) -> ModelSpec:
+    """The spec of one document of `file`.
+
+    Raises:
+        SpecError: with every problem of it.
+    """
+    if member.problems:
+        raise SpecError(list(member.problems))
+    try:
+        return validate_document(member.document, str(file), file.parent, functions=functions)
+    except SpecError as error:
+        row = member.row or 0
+        raise SpecError([replace(problem, row=row) for problem in error.problems]) from None
+
+
+def _clash(entry: LoadedSpec, entries: list[LoadedSpec]) -> BrokenSpec:
+    """The quarantine of one of several specs with the same name."""
+    others = [other for other in entries if other is not entry]
+    rivals = tuple(dict.fromkeys(other.file for other in others if other.file != entry.file))
+    places = ", ".join(
+        f"row {other.row}" if other.file == entry.file else _place(other) for other in others
+    )
+    message = f"'{entry.spec.name}' is also the name in {places}; names must be unique"
+    line = _line_of_name(entry)
+    problem = Problem(str(entry.file), line, "name", message, entry.row or 0)
+    return BrokenSpec(entry.spec.name, entry.file, (problem,), rivals, entry.row)
+
+
+def _still_there(entry: LoadedSpec, models: dict[str, LoadedSpec]) -> BrokenSpec:
+    former = str(entry.spec.renamed_from)
+    message = f"'{former}' is still a model ({_place(models[former])}); remove it there, or this"
+    line = _line_of(entry, ("renamed_from",))
+    problem = Problem(str(entry.file), line, "renamed_from", message, entry.row or 0)
+    rival = models[former].file
+    rivals = (rival,) if rival != entry.file else ()
+    return BrokenSpec(entry.spec.name, entry.file, (problem,), rivals, entry.row)
+
+
+def _place(loaded: LoadedSpec) -> str:
+    return str(loaded.file) if loaded.row is None else f"row {loaded.row} of {loaded.file}"
 
 
 def parse_spec(file: Path | str) -> ModelSpec:
-    """Read one spec file.
+    """Read the spec file of one model.
 
     Raises:
-        SpecError: with every problem of the file.
+        SpecError: with every problem of the file; or it is a fleet.
     """
-    path = Path(file)
+    document = _read(Path(file))
+    if is_fleet(document.data):
+        raise SpecError([Problem(str(file), 0, "", "describes a fleet, not one model")])
+    return validate_document(document, str(file), Path(file).parent)
+
+
+def _read(file: Path) -> Document:
     try:
-        document = parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError([Problem(str(file), 0, "", f"cannot be read: {error}")]) from None
     except YamlProblem as error:
         raise SpecError(
             [Problem(str(file), line, "", message) for line, message in error.found]
         ) from None
-    return validate_document(document, str(file), path.parent)
 
 
-def validate_document(document: Document, file: str, base_dir: Path) -> ModelSpec:
+def validate_document(
+    document: Document, file: str, base_dir: Path, *, functions: Functions | None = None
+) -> ModelSpec:
     """Validate parsed YAML; relative paths in it start at `base_dir`.
+
+    Args:
+        document: one model's spec.
+        file: its path, for problems.
+        base_dir: where relative paths start.
+        functions: what was found out already about functions that specs name.
 
     Raises:
         SpecError: with every problem of the document.
@@ -192,7 +338,7 @@ def validate_document(document: Document, file: str, base_dir: Path) -> ModelSpe
     except ValidationError as error:
         problems += _problems_of(error, document, file)
     if spec is not None:
-        problems += _unknown_functions(spec, document, file)
+        problems += _unknown_functions(spec, document, file, functions or Functions())
     if problems or spec is None:
         raise SpecError(sorted(set(problems)))
     return spec
@@ -212,15 +358,15 @@ def _misplaced_references(data: Any, document: Document, file: str) -> list[Prob
     found: list[Problem] = []
 
     def visit(value: Any, path: tuple[str | int, ...]) -> None:
-        if any(path[: len(field)] == field for field in _CONNECTION_FIELDS):
-            return
         if isinstance(value, dict):
             for key, item in value.items():
                 visit(item, (*path, key))
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 visit(item, (*path, index))
-        elif isinstance(value, str) and (names := environment_references(value)):
+        elif isinstance(value, str) and "$" in value and (names := environment_references(value)):
+            if any(path[: len(field)] == field for field in _CONNECTION_FIELDS):
+                return
             message = (
                 f"${{{names[0]}}}: environment references are read only in source.files, "
                 "source.storage_options and source.sql.connection"
@@ -390,21 +536,27 @@ def _model_in(annotation: Any) -> Any:
     return annotation
 
 
-def _unknown_functions(spec: ModelSpec, document: Document, file: str) -> list[Problem]:
+def _unknown_functions(
+    spec: ModelSpec, document: Document, file: str, functions: Functions
+) -> list[Problem]:
     """Dotted paths whose module or function cannot be found; nothing is imported but packages."""
     found = []
-    for path, dotted in (
-        (("source", "python"), spec.source.python),
-        (("source", "available"), spec.source.available),
-        (("features", "python"), spec.features.python),
-    ):
-        if dotted is not None and (message := _find_function(dotted)):
+    for path, dotted in _functions_of(spec):
+        if dotted is not None and (message := functions.problem(dotted)):
             found.append(Problem(file, document.line_of(path), _dotted(path), message))
     return found
 
 
+def _functions_of(spec: ModelSpec) -> tuple[tuple[tuple[str, str], str | None], ...]:
+    """Paths of the fields that name a function, and what they name."""
+    return (
+        (("source", "python"), spec.source.python),
+        (("source", "available"), spec.source.available),
+        (("features", "python"), spec.features.python),
+    )
+
+
 def _find_function(dotted: str) -> str | None:
-    """What is wrong with `module:function`, found without running any of the user's code."""
     module, _, function = dotted.partition(":")
     found = find_module(module)
     if found is None:
@@ -445,14 +597,18 @@ def _top_level_names(file: Path) -> set[str] | None:
     return names
 
 
-def _name_in(file: Path) -> str:
-    """The model's name in a broken file as far as it can be read, else the file's stem."""
-    try:
-        name = parse_yaml(file.read_text(encoding="utf-8")).data.get("name")
-    except (OSError, UnicodeDecodeError, YamlProblem):
-        return file.stem
-    return name if isinstance(name, str) and name else file.stem
+def _line_of_name(loaded: LoadedSpec) -> int:
+    return _line_of(loaded, ("name",))
 
 
-def _line_of_name(file: Path) -> int:
-    return parse_yaml(file.read_text(encoding="utf-8")).line_of(("name",))
+def _line_of(loaded: LoadedSpec, path: tuple[str, ...]) -> int:
+    """Line of a valid spec's field; of a fleet's, the line in the template."""
+    stat = loaded.file.stat()
+    document = _parsed(loaded.file, stat.st_mtime_ns, stat.st_size)
+    return document.line_of(path if loaded.row is None else ("template", *path))
+
+
+@lru_cache(maxsize=16)
+def _parsed(file: Path, modified: int, size: int) -> Document:
+    """A file's content for `_line_of`, which may be asked about every model of a fleet."""
+    return parse_yaml(file.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import json
 import re
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     BeforeValidator,
@@ -50,6 +50,7 @@ __all__ = [
     "SqlSource",
     "Thresholds",
     "Train",
+    "is_sql_file",
 ]
 
 Stage = Literal["raw_data", "features", "drift_report", "candidate_model", "promoted_model"]
@@ -247,6 +248,11 @@ class Contract(Section):
         return self
 
 
+def is_sql_file(value: Any) -> TypeGuard[str]:
+    """Whether `features.sql` is the path of a file, and not a query."""
+    return isinstance(value, str) and value.strip().endswith(".sql") and "\n" not in value.strip()
+
+
 class Features(Section):
     """How raw rows become a feature table (with the target): one of sql, python, or neither."""
 
@@ -271,7 +277,7 @@ class Features(Section):
     @classmethod
     def _read_file(cls, value: str | None, info: ValidationInfo) -> str | None:
         """Replace a path by the file's text, so that the spec's hash covers it."""
-        if value is None or not value.strip().endswith(".sql") or "\n" in value.strip():
+        if value is None or not is_sql_file(value):
             return value
         path = Path((info.context or {}).get("base_dir", ".")) / value.strip()
         try:
@@ -840,6 +846,14 @@ class ModelSpec(Section):
         pattern=r"^[a-z][a-z0-9_]{1,62}$",
         description="Name in lower case; the registry's model name and the assets' prefix.",
     )
+    renamed_from: str | None = Field(
+        None,
+        pattern=r"^[a-z][a-z0-9_]{1,62}$",
+        description=(
+            "The model's name until now: its champion and history go with it. May be removed once "
+            "`retrain history` shows them under the new name."
+        ),
+    )
     description: str = Field("", description="What the model predicts, for people.")
     owner: str | None = Field(
         None,
@@ -892,6 +906,8 @@ class ModelSpec(Section):
         """Rules that span sections; each problem names its field as `path: message`."""
         problems = self._partitioned() if self.partitions is not None else self._unpartitioned()
         problems += self._of_task()
+        if self.renamed_from == self.name:
+            problems.append(f"renamed_from: must be another name, got {self.name!r} for both")
         if problems:
             raise ValueError("\n".join(problems))
         return self

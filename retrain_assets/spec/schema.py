@@ -1,16 +1,25 @@
 """The JSON Schema of a spec, the field reference, and the commented spec that `retrain new` writes.
 
-`python -m retrain_assets.spec.schema` writes `model_specs/schema.json` and the tables of
-`model_specs/README.md` again.
+`python -m retrain_assets.spec.schema` writes `model_specs/schema.json`, `fleet.schema.json` and the
+tables of `model_specs/README.md` again.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from retrain_assets.spec.model import ModelSpec
 
-__all__ = ["field_reference", "json_schema", "reference_markdown", "template", "with_reference"]
+__all__ = [
+    "SCHEMAS",
+    "field_reference",
+    "fleet_schema",
+    "json_schema",
+    "reference_markdown",
+    "template",
+    "with_reference",
+]
 
 _BEGIN, _END = "<!-- fields: made by `make schema` -->", "<!-- end of fields -->"
 
@@ -26,6 +35,89 @@ def json_schema() -> dict[str, Any]:
         *(option for option in partitions.get("anyOf", []) if option.get("type") != "null"),
     ]
     return schema
+
+
+def fleet_schema() -> dict[str, Any]:
+    """JSON Schema of a fleet file: a spec in whose place of any value may stand a `{column}`."""
+    spec = json_schema()
+    definitions = {name: _as_template(section) for name, section in spec["$defs"].items()}
+    rows = {
+        "description": "The rows: a list, a CSV or Parquet file, or a query; one model each.",
+        "anyOf": [
+            {"type": "array", "minItems": 1, "items": {"type": "object"}},
+            {
+                "type": "object",
+                "required": ["file"],
+                "additionalProperties": False,
+                "properties": {
+                    "file": {
+                        "type": "string",
+                        "pattern": r"\.(csv|parquet)$",
+                        "description": "CSV or Parquet file, relative to this one.",
+                    },
+                    "ignore": _IGNORE,
+                },
+            },
+            {
+                "type": "object",
+                "required": ["sql"],
+                "additionalProperties": False,
+                "properties": {"sql": {"$ref": "#/$defs/SqlSource"}, "ignore": _IGNORE},
+            },
+        ],
+    }
+    return {
+        "$schema": spec["$schema"],
+        "title": "retrain-assets fleet",
+        "type": "object",
+        "required": ["template", "for_each"],
+        "additionalProperties": False,
+        "properties": {"template": _as_template(spec), "for_each": rows},
+        "$defs": definitions,
+    }
+
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "schema.json": json_schema,
+    "fleet.schema.json": fleet_schema,
+}
+"""File name → schema, as they lie beside the specs."""
+
+_IGNORE = {
+    "type": "array",
+    "items": {"type": "string"},
+    "description": "Columns that are meant for somebody else.",
+}
+_FROM_ROW = {"type": "string", "pattern": r"\{[A-Za-z_][A-Za-z0-9_.]*\}"}
+
+
+def _as_template(section: dict[str, Any]) -> dict[str, Any]:
+    """A section in which nothing is required and any value may be text with a `{column}`."""
+    if "properties" not in section:
+        return section
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "description": section.get("description", ""),
+        "properties": {
+            name: {
+                "description": field.get("description", ""),
+                "anyOf": [_nested(field), _FROM_ROW],
+            }
+            for name, field in section["properties"].items()
+        },
+    }
+
+
+def _nested(field: dict[str, Any]) -> dict[str, Any]:
+    """A field whose mappings and lists may hold a `{column}` too."""
+    found = dict(field)
+    for key in ("additionalProperties", "items"):
+        if isinstance(found.get(key), dict):
+            found[key] = {"anyOf": [_nested(found[key]), _FROM_ROW]}
+    if "anyOf" in found:
+        found["anyOf"] = [_nested(option) for option in found["anyOf"]]
+    return found
 
 
 def field_reference() -> list[tuple[str, str, str, str]]:
@@ -81,7 +173,8 @@ def with_reference(text: str) -> str:
 
 
 def _reference_in(field: dict[str, Any]) -> str | None:
-    for option in (field, *field.get("anyOf", []), field.get("additionalProperties") or {}):
+    inner = [field.get("additionalProperties"), field.get("items")]
+    for option in (field, *field.get("anyOf", []), *inner):
         if isinstance(option, dict) and "$ref" in option:
             return str(option["$ref"]).rsplit("/", 1)[-1]
     return None
@@ -193,9 +286,10 @@ freshness:
 
 
 def _write(folder: Path) -> None:
-    """Write schema.json and the tables of README.md in `folder` again."""
-    schema = json.dumps(json_schema(), indent=2, sort_keys=True)
-    (folder / "schema.json").write_text(schema + "\n", encoding="utf-8")
+    """Write the schemas and the tables of README.md in `folder` again."""
+    for name, schema in SCHEMAS.items():
+        text = json.dumps(schema(), indent=2, sort_keys=True)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
     readme = folder / "README.md"
     readme.write_text(with_reference(readme.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -38,7 +38,8 @@ def copy_project(folder: Path, *, seconds_per_day: float) -> None:
     """The files that `make dev` uses, with a calendar that runs faster."""
     for name in ("definitions.py", "workspace.yaml"):
         shutil.copyfile(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "model_specs", folder / "model_specs")
+    fleets = shutil.ignore_patterns("recommenders.yaml", "route_delays.yaml")
+    shutil.copytree(ROOT / "model_specs", folder / "model_specs", ignore=fleets)
     for path in (folder / "model_specs").glob("*.yaml"):
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
         spec["source"]["options"]["seconds_per_day"] = seconds_per_day

@@ -83,6 +83,16 @@ def test_a_model_without_a_spec_is_retired_and_keeps_its_champion(world: World) 
     assert "asset" in found["gone"].links
 
 
+def test_a_former_name_of_a_model_is_not_retired(world: World) -> None:
+    world.add("old")
+    world.promote(day(1), "old")
+    (world.specs_folder / "old.yaml").unlink()
+    world.add("new", renamed_from="old")
+    found = rows(world)
+    assert list(found) == ["new"]
+    assert found["new"].champion == "1", "the former name's, until the sensor has copied it"
+
+
 def test_of_a_shared_run_only_the_model_whose_step_failed_is_failing(world: World) -> None:
     for name in ("churn", "sales"):
         world.add(name)

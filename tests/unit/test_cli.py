@@ -119,7 +119,7 @@ def test_check_json_is_one_object_with_the_valid_models_and_all_problems(run, sp
         (1, "partitions"), (1, "source"), (1, "target"), (1, "task"), (2, "zzz"),
     ]  # fmt: skip
     assert {p["file"] for p in document["problems"]} == {"model_specs/broken.yaml"}
-    assert all(set(p) == {"file", "line", "path", "message"} for p in document["problems"])
+    assert all(set(p) == {"file", "line", "path", "message", "row"} for p in document["problems"])
 
 
 def test_check_json_without_problems_is_0(run, specs):
@@ -211,8 +211,12 @@ def test_schema_prints_what_is_in_the_repository(run):
 
 def test_schema_write_puts_it_beside_the_specs(run, specs):
     result = run("schema", "--write")
-    assert (result.exit_code, result.output) == (0, "wrote model_specs/schema.json\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "wrote model_specs/schema.json\nwrote model_specs/fleet.schema.json\n",
+    )
     assert json.loads((specs / "schema.json").read_text()) == json_schema()
+    assert (specs / "fleet.schema.json").read_text() == run("schema", "--fleet").stdout
 
 
 def test_schema_says_why_it_cannot_write(run):

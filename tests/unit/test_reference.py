@@ -11,6 +11,7 @@ from retrain_assets.spec.loading import load_specs, validate_document
 from retrain_assets.spec.model import ModelSpec
 from retrain_assets.spec.schema import (
     field_reference,
+    fleet_schema,
     json_schema,
     reference_markdown,
     template,
@@ -61,7 +62,7 @@ def _errors(value, schema, root, path="$"):
     if "$ref" in schema:
         definition = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
         yield from _errors(value, definition, root, path)
-    for keyword, rule in schema.items():
+    for keyword, rule in sorted(schema.items(), key=lambda item: item[0] != "type"):
         if keyword in _ANNOTATIONS or keyword in ("$ref", "additionalProperties"):
             continue
         if keyword == "type":
@@ -106,8 +107,8 @@ def _extra_errors(value, schema, root, path):
             yield from _errors(value[name], extra, root, f"{path}.{name}")
 
 
-def _schema_errors(text):
-    schema = json_schema()
+def _schema_errors(text, schema=None):
+    schema = schema or json_schema()
     # An editor sees dates as text.
     document = json.loads(json.dumps(yaml.safe_load(text), default=str))
     return list(_errors(document, schema, schema))
@@ -124,8 +125,8 @@ def test_the_schema_says_which_draft_it_is():
     assert schema["additionalProperties"] is False
 
 
-def test_every_reference_in_the_schema_leads_somewhere_and_every_pattern_is_one():
-    schema = json_schema()
+@pytest.mark.parametrize("schema", [json_schema(), fleet_schema()], ids=["spec", "fleet"])
+def test_every_reference_in_the_schema_leads_somewhere_and_every_pattern_is_one(schema):
     used = set()
 
     def visit(node):
@@ -147,12 +148,52 @@ def test_every_reference_in_the_schema_leads_somewhere_and_every_pattern_is_one(
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda path: path.name)
 def test_the_shipped_specs_pass_the_schema_and_the_check(file):
-    assert _schema_errors(file.read_text(encoding="utf-8")) == []
+    text = file.read_text(encoding="utf-8")
+    schema = fleet_schema() if "\ntemplate:" in text else json_schema()
+    assert text.startswith(
+        f"# yaml-language-server: $schema=./{'fleet.' if 'template:' in text else ''}schema.json\n"
+    )
+    assert _schema_errors(text, schema) == []
     assert load_specs(file).problems == []
 
 
+def test_the_fleets_in_the_readme_pass_the_schema(tmp_path):
+    text = (SPECS / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (fleet,) = [block for block in blocks if block.startswith("template:")]
+    others = [block for block in blocks if block.startswith("for_each:")]
+    assert len(others) == 2
+    (tmp_path / "fleet.yaml").write_text(fleet)
+    assert list(load_specs(tmp_path).models) == ["churn_de", "churn_fr"]
+    for rows in ("", *others):
+        document = {**yaml.safe_load(fleet), **(yaml.safe_load(rows) or {})}
+        assert _schema_errors(yaml.safe_dump(document), fleet_schema()) == []
+
+
 def test_there_are_shipped_specs():
-    assert [file.name for file in SHIPPED] == ["daily_departures.yaml", "flight_delay.yaml"]
+    assert {file.stem: len(load_specs(file).models) for file in SHIPPED} == {
+        "daily_departures": 1, "flight_delay": 1, "recommenders": 50, "route_delays": 23,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"template": {"task": "binry"}}, "$.template.task: fits none"),
+        ({"template": {"nam": "x"}}, "$.template.nam: unknown"),
+        ({"template": {"train": {"window": 1}}}, "$.template.train: fits none"),
+        ({"for_each": {"file": "rows.txt"}}, "$.for_each: fits none"),
+        ({"for_each": []}, "$.for_each: fits none"),
+        ({"name": "x"}, "$.name: unknown"),
+    ],
+)
+def test_the_fleet_schema_finds_what_is_wrong(change, error):
+    good = {
+        "template": {"name": "rec_{city}", "train": {"window": "{days}"}},
+        "for_each": [{"city": "x"}],
+    }
+    assert _schema_errors(yaml.safe_dump(good), fleet_schema()) == []
+    assert _schema_errors(yaml.safe_dump({**good, **change}), fleet_schema()) == [error]
 
 
 def test_the_template_passes_the_schema_and_the_check():

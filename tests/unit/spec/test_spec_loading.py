@@ -214,7 +214,7 @@ def test_an_unknown_field_at_any_depth_is_named_with_what_was_meant(problems_of,
 
 def test_a_word_like_no_field_gets_no_suggestion(problems_of):
     ((_, _, message),) = problems_of(GOOD + "zzzz: 1\n")
-    assert message.startswith("unknown field; known here: name, description, owner, ")
+    assert message.startswith("unknown field; known here: name, renamed_from, description, owner, ")
 
 
 def test_a_long_or_many_lined_value_is_shown_short_and_on_one_line(problems_of):
