@@ -21,13 +21,14 @@ START = date(2024, 1, 1)
 # Alarms and performance must hold in two of three partitions, so that one broken day is not enough.
 # Partitions of 48 rows cannot show a loss of 2% one by one, so that small losses are added up (cost);
 # half a partition's metric buys a retraining, more than one broken day loses. Three days between two
-# retrainings, up to a week after rejections.
+# retrainings, up to a week after rejections; a follow-up when half of the window is new.
 POLICY = {
     "on_drift": True,
     "on_performance": {"max_drop": 0.02, "of_last": 3, "at_least": 2},
     "cost": {"retraining": 0.5, "per_unit_loss": 1.0},
     "min_new_partitions": 3,
     "backoff": {"first": "3d", "at_most": "7d"},
+    "follow_up": 14,
 }
 
 
@@ -186,6 +187,7 @@ def elec2(path: Path) -> Stream:
             "label_delay": 0,
             "params": {"num_leaves": 15, "n_estimators": 60, "min_child_samples": 20},
         },
+        retrain={**POLICY, "follow_up": 30},
         drift={
             "window": 7,
             "min_rows": 48,

@@ -8,6 +8,7 @@ from typing import Any
 
 __all__ = ["Explained"]
 
+_ENDED = ("success", "failure", "canceled")
 _ACTIONS = {"retrain": "retrained", "wait": "waited", "hold": "held"}
 
 
@@ -60,6 +61,14 @@ class Explained:
         """The decision in one line, without when."""
         return f"{self.done}: {'; '.join(self.reasons)}"
 
+    def _run_told(self) -> str:
+        """What is known of a retraining whose candidate was not judged."""
+        if self.run_id is None:
+            return "no run of it is known"
+        if self.run_status in _ENDED:
+            return f"run {self.run_id} ended ({self.run_status}) before a candidate was judged"
+        return f"run {self.run_id} is on its way ({self.run_status})"
+
     def lines(self) -> list[str]:
         """What a person reads: when and what, each reason, what came of it."""
         where = f"  data up to {self.partition}" if self.partition else ""
@@ -68,8 +77,7 @@ class Explained:
         if self.outcome:
             found.append(f"    -> {self.outcome}")
         elif self.action == "retrain":
-            state = f"run {self.run_id} is {self.run_status}" if self.run_id else "no run yet"
-            found.append(f"    -> {state}; no candidate was judged")
+            found.append(f"    -> {self._run_told()}")
         numbers = [
             f"{name} {value:{form}}"
             for name, value, form in (

@@ -4,7 +4,7 @@ https://docs.dagster.io/guides/build/assets/metadata-and-tags
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -148,21 +148,24 @@ def performance_metadata(
     if known is not None and known is not until[-1]:
         values |= {**_plotted(known), "realised_on": known.partition}
     if whole:
-        kept = served.partitions[-_looked_back_on(spec) :]
+        kept = _looked_back_on(spec, served.partitions)
         values[EVIDENCE] = dg.MetadataValue.json(
             {"champion": served.version, "performance": compact([served.expected, *kept])}
         )
     return values
 
 
-def _looked_back_on(spec: "ModelSpec") -> int:
-    """Partitions whose performance the policy may look at; every event is kept for ever."""
-    from retrain_assets.performance.served import SPAN
-
+def _looked_back_on(
+    spec: "ModelSpec", partitions: "Sequence[Performance]"
+) -> "Sequence[Performance]":
+    """What the policy may look at, and no more: every event is kept for ever."""
     rule = spec.retrain.on_performance
     if spec.retrain.cost is not None:
-        return SPAN
-    return 1 if rule is None else min(rule.of_last + spec.train.label_delay, SPAN)
+        return partitions
+    if rule is None:
+        return partitions[-1:]
+    realised = [n for n, one in enumerate(partitions) if one.kind == "realised" and one.decided]
+    return partitions[realised[-rule.of_last] :] if len(realised) > rule.of_last else partitions
 
 
 def _plotted(one: "Performance") -> dict[str, float]:

@@ -55,6 +55,7 @@ class ModelState:
         in_flight: id of a queued or running retraining, if any.
         vacancy: the ledger's row since which there is no champion; None where it never had one too.
         judged: the last retraining: the last candidate that was judged, whatever the verdict.
+        asked_by: the trigger that had asked for it, where the policy has follow-ups.
         bad_data: the newest partition that was ever bad, and its problem ("" when it was mended).
         run_ids: of its assets' latest runs, however they ended.
     """
@@ -67,6 +68,7 @@ class ModelState:
     judged: "Judgement | None" = None
     bad_data: tuple[str, str] | None = None
     run_ids: frozenset[str] = frozenset()
+    asked_by: str | None = None
 
     def now(self, partition: str | None) -> datetime:
         """Data time: the end of `partition`; the moment of the last read without partitions."""
@@ -108,6 +110,7 @@ class ModelState:
             bad_data=self._newest_is_bad(partition),
             champion_age=age,
             new_partitions=new_partitions,
+            promoted_by=self._promoted_by(),
             changed=self._changed(),
             asked=asked,
         )
@@ -148,6 +151,7 @@ class ModelState:
             policy.on_new_partitions is not None
             or policy.min_new_partitions > 1
             or policy.cost is not None
+            or policy.follow_up is not None
         )
         last = self.judged.partition if self.judged else None
         if not asked or self.spec.scheme is None or partition is None or last is None:
@@ -155,6 +159,12 @@ class ModelState:
         if stored is not None:
             return sum(key > last for key in stored)
         return max(len(self.spec.scheme.between(last, partition)) - 1, 0)
+
+    def _promoted_by(self) -> str | None:
+        """The trigger of the last retraining where its candidate is the champion now."""
+        if self.judged is None or self.champion is None:
+            return None
+        return self.asked_by if self.judged.version == self.champion.version else None
 
     def _changed(self) -> bool | None:
         """Whether code or spec changed since the last retraining; None where it cannot be told."""
@@ -266,6 +276,8 @@ def observe(
                 in_flight[key.path[0]] = run.run_id
     newest, recorded = _newest(ledger, by_name), Decisions(ledger)
     judged, bad_data = recorded.judged(list(by_name)), recorded.bad_data(list(by_name))
+    followed = {one.state for name, one in judged.items() if by_name[name].retrain.follow_up}
+    triggers = recorded.triggers(followed) if followed else {}
     states = {}
     for name, spec in by_name.items():
         row = newest.get(name)
@@ -279,6 +291,7 @@ def observe(
             judged=judged.get(name),
             bad_data=bad_data.get(name),
             run_ids=frozenset(run_ids[name]),
+            asked_by=triggers.get(judged[name].state) if name in judged else None,
         )
     return states
 

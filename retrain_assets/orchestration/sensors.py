@@ -43,7 +43,9 @@ _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
 _RECONCILE_SECONDS = 60
-_BY_ITSELF: tuple[Trigger, ...] = ("first", "performance", "cost", "age", "new_data", "change")
+_BY_ITSELF: tuple[Trigger, ...] = (
+    "first", "follow_up", "performance", "cost", "age", "new_data", "change",
+)  # fmt: skip
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
     "dagster/asset_partition_range_end",
@@ -393,7 +395,8 @@ def _freshness(
     """Trains the first champion as soon as there is enough data, and retrains a model whose
     champion performs worse than `retrain.on_performance` allows, has come to cost more than
     `retrain.cost`, whose data is older than `retrain.max_age`, that has `retrain.on_new_partitions` new
-    ones, or whose code or spec changed (`retrain.on_change`); and decides about the models that are
+    ones, whose code or spec changed (`retrain.on_change`), or that is due a `retrain.follow_up`; and
+    decides about the models that are
     retrained only when several conditions hold at once. Puts on record why the others wait."""
     from retrain_assets.errors import LedgerError
 

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["LATE", "SPAN", "Served", "load_level", "measure_served"]
 
 SPAN = 100
-"""Most partitions that a decision looks back on, as `retrain.on_performance.of_last` allows."""
+"""Most partitions with labels that a decision looks back on, as `retrain.on_performance.of_last` allows;
+those whose labels are not due yet come on top, so that late labels never hide the realised values."""
 
 LATE = 14
 """Partitions, of those whose labels are due, that are looked at again until labels are there."""
@@ -53,7 +54,8 @@ class Served:
     Attributes:
         version: of the champion.
         expected: on its holdout.
-        partitions: one per feature partition since then, oldest first, at most `SPAN`.
+        partitions: one per feature partition since then, oldest first; at most `SPAN` whose labels
+            are due, and all after.
     """
 
     version: str
@@ -87,8 +89,9 @@ def measure_served(
     assert spec.scheme is not None
     level = load_level(spec, store, champion, scores, existing)
     since = str(_candidate(champion).get("holdout_until") or champion.partition or "")
-    span = sorted(key for key in existing if key > since)[-SPAN:]
     labelled = spec.scheme.shift(max(existing), -spec.train.label_delay) or ""
+    span = sorted(key for key in existing if key > since)
+    span = span[-(SPAN + sum(key > labelled for key in span)) :]
     stored = store.read_many_json(spec.name, _PARTITION, span)
     again = {key for key in span if key <= labelled}
     late = set(sorted(again)[-LATE:])

@@ -5,7 +5,7 @@ Belongs here: whether one condition holds, with its numbers in words. Does not: 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,23 +75,41 @@ def _performance(retrain: Retrain, evidence: Evidence) -> _Found:
     rule = retrain.on_performance
     if rule is None:
         return False, "performance is not asked for"
-    usable = [
-        one for one in evidence.performance if one.decided and (rule.estimate or one.kind == "realised")
-    ]  # fmt: skip
+    realised = [one for one in evidence.performance if one.decided and one.kind == "realised"]
+    usable = [one for one in evidence.performance if one.decided] if rule.estimate else realised
     if not usable:
         return None, "the champion's performance is not known yet"
     expected = evidence.expected
     if rule.floor is None and (expected is None or not expected.decided):
         return None, "the champion's performance on its holdout is not known"
-    looked_at = usable[-rule.of_last :]
-    beyond = [one for one in looked_at if _is_beyond(one, rule, expected)]
-    bound = _bound_text(rule, expected)
-    enough = len(beyond) >= rule.at_least
-    shown = str((beyond or looked_at)[-1])
+    found = _Beyond.among(usable, rule, expected)
+    # An estimate may start a retraining and never prevent one: it cannot see that labels have come to
+    # mean something else, so it must not push a realised value out of the last n.
+    alone = _Beyond.among(realised, rule, expected)
+    if len(found.beyond) < rule.at_least <= len(alone.beyond):
+        found = alone
+    enough = len(found.beyond) >= rule.at_least
+    bound, shown = _bound_text(rule, expected), str((found.beyond or found.looked_at)[-1])
     if rule.of_last == 1:
         return enough, f"{shown} is {'' if enough else 'not shown to be '}beyond {bound}"
-    count = f"{len(beyond)} of the last {len(looked_at)} partitions are beyond {bound}"
+    kind = "" if found is not alone else " realised"
+    count = f"{len(found.beyond)} of the last {len(found.looked_at)}{kind} partitions are beyond {bound}"
     return enough, f"{count}{'' if enough else f', {rule.at_least} are asked for'}; {shown}"
+
+
+@dataclass(frozen=True)
+class _Beyond:
+    """The last partitions that a rule looks at, and those of them that break its bound."""
+
+    looked_at: Sequence[Performance]
+    beyond: Sequence[Performance]
+
+    @classmethod
+    def among(
+        cls, known: Sequence[Performance], rule: OnPerformance, expected: Performance | None
+    ) -> "_Beyond":
+        looked_at = known[-rule.of_last :]
+        return cls(looked_at, [one for one in looked_at if _is_beyond(one, rule, expected)])
 
 
 def _is_beyond(one: Performance, rule: OnPerformance, expected: Performance | None) -> bool:

@@ -27,7 +27,8 @@ since a good week does not pay for a bad one.
 
 The forecast is the least-squares line of x over t, never falling (a model does not get younger), from
 `MIN_TREND` known partitions on, and their mean before; partitions whose performance is not known (labels
-that have not come, say) are taken from it as well.
+that have not come, say) are taken from it as well. An estimate without labels counts as not known: it takes
+it that no concept drifted, and the loss that it does not see would be counted as none.
 
 Assumptions: a retraining brings the loss back to the holdout's level (where it does not, the candidate is
 rejected or promoted, the sum starts again, and `retrain.backoff` spaces out the attempts); loss is linear
@@ -83,19 +84,20 @@ def staleness_cost(
 
     Args:
         cost: prices of the spec.
-        performance: of each partition since the last retraining, in order; undecided ones are
-            forecast.
+        performance: of each partition since the last retraining, in order; undecided and estimated
+            ones are forecast.
         expected: the champion's performance on its holdout; decided.
 
     Returns:
-        None where no partition's performance is known.
+        None where no partition's performance was realised.
     """
     if expected.value is None or expected.se is None:
         return None
     known = {
         t: (loss, one.se, one.n)
         for t, one in enumerate(performance)
-        if (loss := one.drop_from(expected.value)) is not None and one.se is not None
+        if one.kind == "realised" and one.se is not None
+        if (loss := one.drop_from(expected.value)) is not None
     }
     if not known:
         return None

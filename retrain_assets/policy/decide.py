@@ -7,6 +7,7 @@ the demo and replay all call this one function.
 Triggers:
 
     on_demand, schedule, first   start a retraining by themselves
+    follow_up                    likewise, once for each champion that an answer to a change gave
     drift, performance, cost,    the conditions of the spec: one of them, all, or `at_least` so many,
       age, new_data, change      as `retrain.combine` says
 
@@ -14,17 +15,11 @@ Guards, and whom they hold back:
 
     enough_data                        everybody
     in_flight, bad_data, budget        all but a person
-    new_data, cooldown, backoff        the first champion and the conditions; where `change` fired,
-                                       new_data does not ask for any: the same data gives another
-                                       model
+    new_data, cooldown, backoff        the first champion, follow-ups and the conditions; where
+                                       `change` fired, new_data does not ask for any: the same data
+                                       gives another model
 
-Every decision is written to the ledger (table `decisions`): model, decided_at (UTC, wall clock),
-data_time (`now`), partition, action, trigger, reasons (JSON list), evidence (JSON of Evidence and
-History), run_id (null until a run is requested), expected_gain, realised_gain (null until the gate has
-judged the candidate), compute_seconds (null until the run ends). A row is written once for each new
-state of affairs: unique on (model, partition, action, trigger, evidence_hash), so that a sensor that
-ticks every 30 s over the same evidence, or that is killed between deciding and recording, leaves one
-row; the last four columns are filled in later by run_id and never overwritten.
+What is recorded of a decision: `record`.
 """
 
 from dataclasses import dataclass
@@ -39,7 +34,10 @@ from retrain_assets.spec.model import Retrain
 
 __all__ = ["Decision", "Trigger", "decide"]
 
-Trigger = Literal["on_demand", "schedule", "first"] | ConditionName
+Trigger = Literal["on_demand", "schedule", "first", "follow_up"] | ConditionName
+
+_ANSWERS: tuple[Trigger, ...] = ("drift", "performance", "cost", "follow_up")
+"""What starts a retraining because the world has changed."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,22 @@ def _alone(retrain: Retrain, evidence: Evidence) -> list[tuple[Trigger, str]]:
         found.append(("schedule", f"scheduled at '{retrain.schedule}'"))
     if not evidence.has_champion:
         found.append(("first", "there is no champion yet"))
+    if (reason := _follow_up(retrain, evidence)) is not None:
+        found.append(("follow_up", reason))
     return found
+
+
+def _follow_up(retrain: Retrain, evidence: Evidence) -> str | None:
+    """The window of the model that answered a change lay on both sides of it, mostly on the old one, and
+    its own holdout is no measure of what is possible now: nothing else would ever retrain it.
+    """
+    after, new = retrain.follow_up, evidence.new_partitions
+    if after is None or new is None or new < after or evidence.promoted_by not in _ANSWERS:
+        return None
+    return (
+        f"{new} partitions have come since '{evidence.promoted_by}' brought the champion "
+        f"(follow_up {after}), which has learned from both sides of a change"
+    )
 
 
 def _too_few(

@@ -34,6 +34,8 @@ class Evidence:
         bad_data: what is wrong with the newest partition's data, in words, "" where nothing is.
         champion_age: newest data's end minus the end of the data the champion was trained for.
         new_partitions: feature partitions since the last retraining, promoted or not.
+        promoted_by: the trigger of the last retraining where that one gave the present champion; None
+            where it did not.
         changed: whether code or spec changed since the last retraining.
         asked: what asks for a retraining from outside: a cron tick or a person.
     """
@@ -49,6 +51,7 @@ class Evidence:
     bad_data: str | None = None
     champion_age: timedelta | None = None
     new_partitions: int | None = None
+    promoted_by: str | None = None
     changed: bool | None = None
     asked: Literal["schedule", "on_demand"] | None = None
 

@@ -102,6 +102,18 @@ class Decisions:
             rows = connection.execute(_newest(decisions(), models)).mappings().all()
         return {row["model"]: _entry(row) for row in rows if row["model"] in models}
 
+    def triggers(self, states: Collection[str]) -> dict[str, str]:
+        """What started the retraining that each of these decisions asked for, in batched queries."""
+        import sqlalchemy as sa
+
+        table, wanted, found = decisions(), sorted(states), dict[str, str]()
+        with self._database.transaction() as connection:
+            for start in range(0, len(wanted), _IN_LIMIT):
+                part = table.c.state.in_(wanted[start : start + _IN_LIMIT])
+                query = sa.select(table.c.state, table.c.trigger).where(part)
+                found |= {state: trigger for state, trigger in connection.execute(query) if trigger}
+        return found
+
     # -- what came of them ------------------------------------------------------------------------
 
     def record_judgement(self, judgement: Judgement) -> None:

@@ -12,6 +12,7 @@
     result     figures, paired intervals, recommendation
     run        all of it in order
     render     text, Markdown, picture
+    page       one HTML page
     command    `retrain replay`
 
 Belongs here: walking history. Does not: any rule of its own about drift, training, promotion or

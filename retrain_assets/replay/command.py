@@ -35,6 +35,9 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
     "all. never and combined (the spec's own) are always there.",
 )
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write a PNG.")
+@click.option(
+    "--html", "page", type=click.Path(path_type=Path, dir_okay=False), help="Write one HTML page."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.option(
     "--workers", type=click.IntRange(1), help="Processes that train; by default one a core."
@@ -52,6 +55,7 @@ def replay(
     last: str | None,
     policies: tuple[str, ...],
     picture: Path | None,
+    page: Path | None,
     as_json: bool,
     workers: int | None,
     specs: Path,
@@ -64,13 +68,14 @@ def replay(
     \b
     Examples:
       retrain replay flight_delay
-      retrain replay flight_delay --policy every_14 --policy drift --picture frontier.png
+      retrain replay flight_delay --policy every_14 --policy drift --html replay.html
       retrain replay flight_delay --from 2013-06-01 --json | jq .recommendation
     """
     # Before OpenMP is loaded: the processes take the cores, and threads would wait for one another.
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     from retrain_assets.data.tables import TableStore
     from retrain_assets.errors import RetrainError
+    from retrain_assets.replay.page import replay_page
     from retrain_assets.replay.render import frontier_picture, text
     from retrain_assets.replay.run import replay as replayed
     from retrain_assets.settings import Settings
@@ -90,6 +95,8 @@ def replay(
             ).result
         if picture is not None:
             _write(picture, frontier_picture(found))
+        if page is not None:
+            _write(page, replay_page(found).encode())
     except RetrainError as error:
         _fail(str(error))
     if as_json:

@@ -163,22 +163,24 @@ class EvidenceOf:
             champion: the model that serves.
             key: the newest partition.
             estimate: whether partitions whose labels have not come by `key` are estimated.
-            last: how many of the newest with labels are wanted; None for all.
+            last: how many of the newest realised ones are wanted; None for all.
         """
         history = self._history
         labelled = history.scheme.shift(key, -history.spec.train.label_delay)
         after = [one for one in history.until(key) if one > champion.holdout_keys[-1]]
-        if last is not None:
-            waiting = sum(labelled is None or one > labelled for one in after)
-            after = after[-(last + waiting) :]
-        after = after[-SPAN:]
-        return tuple(
-            self._one(
-                champion, one, "realised" if labelled is not None and one <= labelled else "estimated",
-                estimate,
-            )
-            for one in after
-        )  # fmt: skip
+        due = [one for one in after if labelled is not None and one <= labelled][-SPAN:]
+        found: list[Performance] = []
+        known = 0
+        for one in reversed(due):
+            found.append(self._one(champion, one, "realised", estimate))
+            known += found[-1].decided and found[-1].kind == "realised"
+            if last is not None and known >= last:
+                break
+        waiting = after[len(after) - sum(one > (labelled or "") for one in after) :]
+        return (
+            *reversed(found),
+            *(self._one(champion, one, "estimated", estimate) for one in waiting),
+        )
 
     def _one(self, champion: "Trained", key: str, kind: str, estimate: bool) -> Performance:
         metric = self._scores.metric

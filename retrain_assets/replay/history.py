@@ -5,6 +5,8 @@ from them. The live store is read in batched calls and never written; drift repo
 references that a replay makes go to the snapshot's own store.
 """
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,12 +19,43 @@ from retrain_assets.errors import ReplayError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pyarrow as pa
+    from upath import UPath
+
     from retrain_assets.spec.model import ModelSpec
     from retrain_assets.spec.partitions import PartitionScheme
 
-__all__ = ["History", "scheme_of", "snapshot"]
+__all__ = ["History", "SnapshotStore", "scheme_of", "snapshot"]
 
 _BATCH = 64
+_HELD_BYTES = 256 << 20
+
+
+class SnapshotStore(TableStore):
+    """A snapshot's store, which keeps the rows it has decoded, by the content of their files.
+
+    Two trainings after one another share all partitions of their windows but one: decoding them again
+    would be a fifth of a training's CPU.
+    """
+
+    def __init__(self, base: str) -> None:
+        super().__init__(base)
+        self._held: OrderedDict[tuple[str, bytes], pa.Table] = OrderedDict()
+        self._held_bytes = 0
+
+    def _rows(self, path: "UPath", content: bytes, columns: Sequence[str] | None) -> "pa.Table":
+        if columns is not None:
+            return super()._rows(path, content, columns)
+        place = (path.name, hashlib.sha256(content).digest())
+        found = self._held.pop(place, None)
+        if found is None:
+            found = super()._rows(path, content, None)
+            self._held_bytes += found.nbytes
+        self._held[place] = found
+        while self._held_bytes > _HELD_BYTES and len(self._held) > 1:
+            _, oldest = self._held.popitem(last=False)
+            self._held_bytes -= oldest.nbytes
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +143,7 @@ def snapshot(
             f"train.label_delay and one to serve), got {len(keys)} from {first or 'the first'} to "
             f"{last or 'the last'}; materialize features of more partitions"
         )
-    copy = TableStore(str(folder))
+    copy = SnapshotStore(str(folder))
     fingerprints: dict[str, str] = {}
     held = set(copy.partitions(spec.name, "features"))
     _copy_grids(spec, live, copy)

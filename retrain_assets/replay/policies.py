@@ -102,6 +102,7 @@ def _section(own: Retrain, name: str) -> Retrain:
             "cost": own.cost if name == "cost" else None,
             "max_age": None,
             "on_new_partitions": None,
+            "follow_up": None,
             "on_change": False,
             "combine": "any",
             "at_least": None,

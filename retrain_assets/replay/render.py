@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from retrain_assets.replay.result import PolicyResult, Result
 
-__all__ = ["frontier_picture", "markdown", "text"]
+__all__ = ["frontier_picture", "markdown", "table_rows", "text"]
 
 _COLORS = {
     "never": "#6b7280", "random": "#9ca3af", "combined": "#dc2626", "drift": "#2563eb",
@@ -37,9 +37,10 @@ def _row(one: "PolicyResult", priced: bool) -> list[str]:
     return [one.name, f"{one.value:.4f}", gain, *counts, f"{one.seconds:.0f}", *cost]
 
 
-def _rows(result: "Result") -> list[list[str]]:
+def table_rows(result: "Result") -> list[list[str]]:
+    """The table of policies as text: a header, then a row each, hindsight and the reference last."""
     header = _header(result)
-    rows = [_row(one, header[-1] == "cost") for one in result.policies]
+    rows = [header, *(_row(one, header[-1] == "cost") for one in result.policies)]
     for count, value, label in _hindsight(result):
         rows.append([label, f"{value:.4f}", "", str(count), *[""] * (len(header) - 4)])
     if result.baseline is not None:
@@ -86,7 +87,7 @@ def _staleness_lines(result: "Result") -> list[str]:
 
 def text(result: "Result") -> str:
     """Everything as lines for a terminal, at most about 110 columns."""
-    table = [_header(result), *_rows(result)]
+    table = table_rows(result)
     widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
     lines = [_title(result), ""]
     for row in table:
@@ -115,7 +116,8 @@ def markdown(result: "Result") -> str:
     header = _header(result)
     lines = [_title(result), "", f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     lines += [
-        f"| {' | '.join(row)} |".replace("no change*", "no change\\*") for row in _rows(result)
+        f"| {' | '.join(row)} |".replace("no change*", "no change\\*")
+        for row in table_rows(result)[1:]
     ]
     lines += ["", f"Hindsight by number of retrainings: {_frontier(result)}.", ""]
     lines += [line + "\n" for line in _below(result)]

@@ -5,15 +5,15 @@ trainings. Does not: when they are asked for, what was known when (`evidence`).
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pyarrow import array as pa_array
 
 from retrain_assets.data.tables import PARTITION_COLUMN
+from retrain_assets.errors import TableError, TrainingError
 from retrain_assets.promotion.promote import judge_evaluation
 from retrain_assets.training.evaluation import (
     CANDIDATE,
@@ -37,8 +37,11 @@ __all__ = ["Scores", "replayed_spec", "value_on"]
 
 _HELD_BYTES = 256 << 20
 _HELD_MODELS = 64
+_AHEAD = 8
+"""Partitions that are scored in one pass when the first of them comes: who serves it mostly serves
+the next ones too, and a pass over one partition costs almost as much as over several."""
 _CHUNK = 32
-"""Partitions that are scored in one pass."""
+"""Partitions that hindsight's models are scored on in one pass."""
 
 
 def replayed_spec(spec: "ModelSpec") -> "ModelSpec":
@@ -69,19 +72,29 @@ def value_on(metric: Metric, evaluation: "Evaluation | None") -> tuple[float | N
     return (value, units) if np.isfinite(value) else (None, units)
 
 
-def _part(whole: "Evaluation", key: str) -> "Evaluation | None":
-    """The rows of one partition; None where it has no label."""
-    here = whole.row_partitions == key
-    if not here.any():
-        return None
-    return replace(
-        whole,
-        y_true=whole.y_true[here],
-        scores={name: score[here] for name, score in whole.scores.items()},
-        row_partitions=whole.row_partitions[here],
-        groups=None if whole.groups is None else whole.groups[here],
-        columns={},
-    )
+def _by_partition(whole: "Evaluation", keys: Sequence[str]) -> "Iterator[Evaluation | None]":
+    """The rows of each partition, None where it has no label.
+
+    Args:
+        whole: in the order of `keys`, with the place of each row's partition for `row_partitions`.
+        keys: partitions.
+    """
+    places = whole.row_partitions.astype(np.int64)
+    ends = np.searchsorted(places, np.arange(len(keys) + 1))
+    for key, start, end in zip(keys, ends[:-1], ends[1:], strict=True):
+        here = slice(int(start), int(end))
+        yield (
+            replace(
+                whole,
+                y_true=whole.y_true[here],
+                scores={name: score[here] for name, score in whole.scores.items()},
+                row_partitions=np.full(int(end - start), key, dtype=object),
+                groups=None if whole.groups is None else whole.groups[here],
+                columns={},
+            )
+            if end > start
+            else None
+        )
 
 
 class Scores:
@@ -123,20 +136,33 @@ class Scores:
         """
         place = (trained.fingerprint, key)
         if place not in self._evaluations:
-            table = self.table(key)
-            found = score_labelled(
-                self.model(trained),
-                None,
-                table,
-                group=self._history.spec.train.group,
-                row_partitions=[key] * table.num_rows,
-            )
-            self._evaluations[place] = found
-            self._bytes += 0 if found is None else found.scores[CANDIDATE].nbytes
-            while self._bytes > _HELD_BYTES and len(self._evaluations) > 1:
-                _, old = self._evaluations.popitem(last=False)
-                self._bytes -= 0 if old is None else old.scores[CANDIDATE].nbytes
+            at = self._history.index[key]
+            try:
+                self._score(trained, self._history.keys[at : at + _AHEAD])
+            except (TrainingError, TableError):
+                # What is wrong with a later partition is said when it comes, to whoever serves then.
+                self._score(trained, [key])
         return self._evaluations[place]
+
+    def _score(self, trained: "Trained", keys: Sequence[str]) -> None:
+        """Scores of several partitions, as far as they are not held, in one pass over their rows."""
+        keys = [key for key in keys if (trained.fingerprint, key) not in self._evaluations]
+        if not keys:
+            return
+        spec = self._history.spec
+        table = self._history.store.read_with_partition(spec.name, "features", keys)
+        places = table[PARTITION_COLUMN].combine_chunks().indices.to_numpy()
+        whole = score_labelled(
+            self.model(trained), None, table.drop_columns([PARTITION_COLUMN]),
+            group=spec.train.group, row_partitions=places,
+        )  # fmt: skip
+        parts = [None] * len(keys) if whole is None else _by_partition(whole, keys)
+        for key, found in zip(keys, parts, strict=True):
+            self._evaluations[trained.fingerprint, key] = found
+            self._bytes += 0 if found is None else found.scores[CANDIDATE].nbytes
+        while self._bytes > _HELD_BYTES and len(self._evaluations) > len(keys):
+            _, old = self._evaluations.popitem(last=False)
+            self._bytes -= 0 if old is None else old.scores[CANDIDATE].nbytes
 
     def model(self, trained: "Trained") -> "TabularModel":
         """The loaded model; the last used ones are kept."""
@@ -165,37 +191,21 @@ class Scores:
         found = np.full((len(models), len(keys)), np.nan)
         for start in range(0, len(keys), _CHUNK):
             chunk = keys[start : start + _CHUNK]
-            table: pa.Table | None = None
             for row, trained in enumerate(models):
                 later = [key for key in chunk if key > trained.partition]
-                if any(not self._memo.knows("value", self._made_from(trained, k)) for k in later):
-                    if table is None:
-                        table = self._history.store.read_with_partition(
-                            self._history.spec.name, "features", chunk
-                        )
-                    self._score_chunk(trained, table, later)
+                self._score(
+                    trained,
+                    [
+                        k
+                        for k in later
+                        if not self._memo.knows("value", self._made_from(trained, k))
+                    ],
+                )
                 for key in later:
                     value, _ = self.value(trained, key)
                     if value is not None:
                         found[row, start + chunk.index(key)] = value
         return found
-
-    def _score_chunk(self, trained: "Trained", table: "pa.Table", keys: Sequence[str]) -> None:
-        """Values of several partitions from one pass of the model over their rows."""
-        partitions = np.asarray(table[PARTITION_COLUMN].to_pylist(), dtype=object)
-        wanted = np.isin(partitions, list(keys))
-        rows = table.drop_columns([PARTITION_COLUMN]).filter(pa_array(wanted))
-        whole = score_labelled(
-            self.model(trained), None, rows, group=self._history.spec.train.group,
-            row_partitions=partitions[wanted],
-        )  # fmt: skip
-        for key in keys:
-            here = None if whole is None else _part(whole, key)
-            self._memo.get(
-                "value",
-                self._made_from(trained, key),
-                lambda here=here: list(value_on(self.metric, here)),  # type: ignore[misc]
-            )
 
     def _made_from(self, trained: "Trained", key: str) -> list[str]:
         return [trained.fingerprint, self._history.fingerprints[key], self.metric.name]
@@ -237,5 +247,6 @@ class Scores:
 
     def _on_holdout(self, candidate: "Trained", champion: "Trained") -> NDArray[np.float64]:
         """The champion's scores of the candidate's holdout rows."""
+        self._score(champion, candidate.holdout_keys)
         found = [self.evaluation(champion, key) for key in candidate.holdout_keys]
         return np.concatenate([one.scores[CANDIDATE] for one in found if one is not None])

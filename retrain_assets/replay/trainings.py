@@ -16,12 +16,13 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import TrainingError
+from retrain_assets.replay.history import SnapshotStore
 
 if TYPE_CHECKING:
     from retrain_assets.replay.history import History
@@ -188,6 +189,12 @@ def _single_threaded() -> None:
     os.environ["OMP_THREAD_LIMIT"] = "1"
 
 
+@lru_cache(maxsize=1)
+def _snapshot(base: str) -> SnapshotStore:
+    """One store for all trainings of a process: neighbours share most of their rows."""
+    return SnapshotStore(base)
+
+
 def _outcome(task: _Task) -> Trained | TrainingError:
     try:
         return _train(task)
@@ -200,7 +207,7 @@ def _train(task: _Task) -> Trained:
     from retrain_assets.training.evaluation import evaluate_on_holdout
     from retrain_assets.training.lightgbm_trainer import feature_importance
 
-    spec, store = task.spec, TableStore(task.store)
+    spec, store = task.spec, _snapshot(task.store)
     began = time.process_time()
     rows = training_rows(spec, task.partition, store, task.existing)
     model = train_model(spec, rows.train)

@@ -158,9 +158,17 @@ class Walk:
             champion_age=age,
             new_partitions=None if self._last is None
             else self.history.index[key] - self.history.index[self._last],
+            promoted_by=self._promoted_by,
             changed=False if self.policy.retrain.on_change else None,
             asked="schedule" if scheduled else None,
         )  # fmt: skip
+
+    @property
+    def _promoted_by(self) -> str | None:
+        """What asked for the champion where no retraining has come after it."""
+        if self.champion is None or self.champion.partition != self._last:
+            return None
+        return next(one.trigger for one in reversed(self.retrainings) if one.outcome == "promoted")
 
     @property
     def _judges_performance(self) -> bool:
@@ -185,7 +193,7 @@ class Walk:
         rule, cost = self.policy.retrain.on_performance, self.policy.retrain.cost
         if self.champion is None or not self._judges_performance:
             return ()
-        estimate = cost is not None or (rule is not None and rule.estimate)
+        estimate = rule is not None and rule.estimate
         last = None if cost is not None or rule is None else rule.of_last
         return self.evidence.performance(self.champion, key, estimate=estimate, last=last)
 

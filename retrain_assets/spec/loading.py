@@ -18,7 +18,7 @@ from retrain_assets.errors import Problem, SpecError
 from retrain_assets.spec.cache import SpecCache
 from retrain_assets.spec.code import find_module, source_file
 from retrain_assets.spec.fleet import Member, expand, is_fleet
-from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec, is_sql_file
+from retrain_assets.spec.model import OWNER_PATTERN, ModelSpec, Retrain, is_sql_file
 from retrain_assets.spec.source_lines import Document, YamlProblem, parse_yaml
 from retrain_assets.spec.types import environment_references, shown
 
@@ -107,16 +107,47 @@ class SpecSet:
 
 def advice(loaded: LoadedSpec) -> list[Problem]:
     """What a valid spec would better say otherwise: warnings of `retrain check`."""
-    train = loaded.spec.train
-    if loaded.spec.partitions is None or train.holdout >= _FEWEST_HOLDOUT_PARTITIONS:
+    found = [*_few_holdout_partitions(loaded.spec), *_blind_to_concept_drift(loaded.spec.retrain)]
+    return [
+        Problem(
+            str(loaded.file), _line_of(loaded, place), ".".join(place), message, loaded.row or 0
+        )
+        for place, message in found
+    ]
+
+
+_Advice = tuple[tuple[str, ...], str]
+
+
+def _few_holdout_partitions(spec: ModelSpec) -> list[_Advice]:
+    train = spec.train
+    if spec.partitions is None or train.holdout >= _FEWEST_HOLDOUT_PARTITIONS:
         return []
     message = (
         f"with {train.holdout:g} of them, rows of one partition are taken for independent, which "
         f"promotes equal models more often than gate.confidence says where a whole partition is good "
         f"or bad at once; from {_FEWEST_HOLDOUT_PARTITIONS} on, partitions are what is compared"
     )
-    line = _line_of(loaded, ("train", "holdout"))
-    return [Problem(str(loaded.file), line, "train.holdout", message, loaded.row or 0)]
+    return [(("train", "holdout"), message)]
+
+
+def _blind_to_concept_drift(retrain: Retrain) -> list[_Advice]:
+    """Labels that come to mean something else move no feature: only performance and cost can see it.
+
+    They are asked for here, but whatever comes to hold beside them by itself (age, new data) does not
+    reach what is needed without a drift alarm.
+    """
+    seeing = [name for name in ("performance", "cost") if name in retrain.conditions]
+    without_drift = [name for name in retrain.conditions if name not in ("drift", "change")]
+    if not seeing or retrain.schedule or len(without_drift) >= retrain.conditions_needed:
+        return []
+    place = ("retrain", "combine" if retrain.at_least is None else "at_least")
+    message = (
+        f"{retrain.conditions_needed} of {', '.join(retrain.conditions)} must hold, so that a champion "
+        f"that does worse is never retrained while no feature drifts (labels that change their meaning); "
+        f"let {' or '.join(seeing)} be enough (combine: any), or add retrain.schedule"
+    )
+    return [(place, message)]
 
 
 def spec_files(paths: Iterable[Path | str]) -> list[Path]:

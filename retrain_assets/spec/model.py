@@ -463,9 +463,9 @@ class OnPerformance(Section):
         description="Largest loss against the value on the champion's holdout, in the metric's unit.",
     )
     estimate: bool = Field(
-        True,
-        description="Whether estimated performance counts where labels have not come (it assumes "
-        "that no concept drifted; not for ranking and r2).",
+        False,
+        description="Whether performance that is estimated while labels have not come may start a "
+        "retraining too; it cannot see concept drift (docs/decisions/0012; not for ranking and r2).",
     )
     of_last: int = Field(
         1, ge=1, le=100, description="Partitions with a known performance that are looked at."
@@ -530,7 +530,7 @@ class RetrainBudget(Section):
 class Retrain(Section):
     """What starts a retraining, and what holds it back.
 
-    The schedule, the first champion and a person start one by themselves; the conditions (on_drift,
+    The schedule, the first champion, a follow-up and a person start one by themselves; the conditions (on_drift,
     on_performance, cost, max_age, on_new_partitions, on_change) as `combine` or `at_least` says.
     """
 
@@ -552,7 +552,7 @@ class Retrain(Section):
         "that does not move them changes nothing for whoever uses them.",
     )
     on_performance: OnPerformance | None = Field(
-        None, description="Retrain when the champion is worse than this, realised or estimated."
+        None, description="Retrain when the champion is worse than this on labels that have come."
     )
     cost: Cost | None = Field(
         None,
@@ -564,6 +564,13 @@ class Retrain(Section):
     )
     on_new_partitions: int | None = Field(
         None, ge=1, description="Retrain when this many partitions came since the last retraining."
+    )
+    follow_up: int | None = Field(
+        None,
+        ge=1,
+        description="Retrain once more, this many partitions after drift, performance or cost brought a "
+        "champion: the first model after a change has learned from both sides of it. Half of "
+        "`train.window` is a good value.",
     )
     on_change: bool = Field(
         False,
@@ -964,7 +971,7 @@ class ModelSpec(Section):
             )
         problems += [
             f"retrain.{field}: only with partitions"
-            for field in ("on_performance", "cost", "on_new_partitions")
+            for field in ("on_performance", "cost", "on_new_partitions", "follow_up")
             if getattr(self.retrain, field) is not None
         ]
         if self.retrain.min_new_partitions > 1:

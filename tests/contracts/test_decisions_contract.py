@@ -1,6 +1,7 @@
 """The decision ledger, on every database that it supports."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_a_state_of_affairs_is_recorded_once_and_reads_back(decisions: Decisions
     assert decisions.record([entry()]) == 0
     assert decisions.last("churn", 9) == [first]
     assert first.evidence["evidence"]["champion_age"] == "3 days, 0:00:00"
+
+
+def test_what_asked_for_retrainings_is_found_by_their_decisions(decisions: Decisions) -> None:
+    asked = replace(entry(action="retrain"), trigger="drift")
+    waited = entry("2024-02-01")
+    decisions.record([asked, waited])
+    many = [f"unknown {n}" for n in range(600)]
+    assert decisions.triggers([asked.state, waited.state, *many]) == {asked.state: "drift"}
 
 
 def test_another_partition_action_or_evidence_is_another_row_newest_first(

@@ -120,6 +120,19 @@ def test_a_partition_is_estimated_until_its_labels_come_and_realised_then(
     assert abs(first.value - level) < 0.15
 
 
+def test_labels_that_come_late_hide_no_realised_value(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrain_assets.performance.served.SPAN", 1)
+    place = Place(str(tmp_path), "binary")
+    for n in (10, 11, 12, 13):
+        place.arrive(n, labelled=n < 12)
+    found = place.measure(10, 11, 12, 13).partitions
+    assert [(one.partition, one.kind) for one in found] == [
+        (DAYS[11], "realised"), (DAYS[12], "estimated"), (DAYS[13], "estimated"),
+    ]  # fmt: skip
+
+
 def test_what_is_settled_is_not_scored_again(tmp_path: Any) -> None:
     place = Place(str(tmp_path), "binary")
     place.arrive(10, labelled=True)

@@ -206,12 +206,12 @@ class World:
 
     def judged(
         self, partition: str, name: str = "churn", *, version: str = "2", verdict: str = "reject",
-        code: str = "",
+        code: str = "", state: str = "",
     ) -> None:  # fmt: skip
         """Record that a retraining has ended with a judged candidate."""
         self.platform.decisions.record_judgement(
             Judgement(
-                name, str(uuid.uuid4()), "", partition, version, code, verdict, "test", None, None,
+                name, str(uuid.uuid4()), state, partition, version, code, verdict, "test", None, None,
                 datetime.now(UTC),
             )
         )  # fmt: skip

@@ -6,7 +6,7 @@ from orchestration.harness import World, day, days, succeeded
 from retrain_assets.orchestration.keys import asset_key
 from retrain_assets.orchestration.why import explain
 
-POLICY = {"on_performance": {"max_drop": 0.1, "estimate": False}, "cooldown": "2d"}
+POLICY = {"on_performance": {"max_drop": 0.1}, "cooldown": "2d"}
 
 
 def report(world: World) -> dict[str, object]:

@@ -21,6 +21,7 @@ RETRAIN = {
     "min_new_partitions": 2,
     "on_performance": {"max_drop": 0.02},
     "needs_prediction_drift": True,
+    "follow_up": 2,
 }
 
 
@@ -74,7 +75,7 @@ def test_replay_decides_as_the_sensors_did(lived: Lived) -> None:
     ]
     (walk,) = lived.replayed.walks["combined"]
     assert [(one.partition, one.trigger) for one in walk.retrainings] == live
-    assert {trigger for _, trigger in live} >= {"first", "drift", "age"}
+    assert {trigger for _, trigger in live} >= {"first", "drift", "age", "follow_up"}
 
 
 def test_replay_promotes_the_models_that_the_gate_promoted(lived: Lived) -> None:
@@ -111,11 +112,12 @@ def test_the_command_prints_the_same_result(lived: Lived, monkeypatch: pytest.Mo
     monkeypatch.setenv("RETRAIN_HOME", str(lived.world.settings.home))
     monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
     options = ["replay", "churn", "--json", "--specs", str(lived.world.specs_folder)]
-    picture = lived.world.folder / "frontier.png"
-    result = CliRunner().invoke(main, [*options, "--picture", str(picture)])
+    picture, page = lived.world.folder / "frontier.png", lived.world.folder / "replay.html"
+    result = CliRunner().invoke(main, [*options, "--picture", str(picture), "--html", str(page)])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads(json.dumps(lived.replayed.result.to_dict()))
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "churn: take " in page.read_text(encoding="utf-8")
 
 
 def test_the_command_names_the_policies_that_there_are(

@@ -73,6 +73,24 @@ def test_a_retraining_records_the_code_that_change_compares(world: World) -> Non
     assert asked(world) == []
 
 
+def test_a_champion_that_an_alarm_brought_is_followed_up_until_a_candidate_is_rejected(
+    promoted,
+) -> None:
+    world = promoted(follow_up=3)
+    world.store_features(day(7))
+    world.report("drift_report", day(7), alarm=True, drift_score=0.4)
+    (request,) = world.loop.evaluate("drift_sensor")
+    world.promote(day(7))
+    world.judged(day(7), verdict="promote", state=request.tags[Tag.DECISION])
+    world.store_features(day(8), day(9))
+    assert asked(world) == [], "two of three partitions"
+    world.store_features(day(10))
+    assert asked(world) == [("follow_up", day(10))]
+    world.judged(day(10), version="3")
+    world.store_features(*days(11, 14))
+    assert asked(world) == [], "the champion is as good as what the new data gives"
+
+
 def test_each_rejection_doubles_the_wait_and_a_promotion_ends_it(promoted) -> None:
     world = promoted(max_age="1d", backoff={"first": "2d", "at_most": "30d"})
     world.judged(day(8), version="2")

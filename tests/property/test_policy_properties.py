@@ -56,6 +56,7 @@ def _policies(draw):
             per=st.sampled_from(["partition", "1000 rows"]),
         ),
         "on_change": st.booleans(),
+        "follow_up": st.integers(1, 90),
         "backoff": st.builds(Backoff, first=_lengths, at_most=st.just(timedelta(days=400))),
         "budget": st.builds(
             RetrainBudget,
@@ -94,6 +95,7 @@ def _evidences(draw):
         bad_data=draw(st.sampled_from([None, None, None, "", "too many nulls"])),
         champion_age=draw(st.none() | _lengths),
         new_partitions=draw(st.none() | st.integers(0, 100)),
+        promoted_by=draw(st.sampled_from([None, "first", "schedule", "drift", "performance"])),
         changed=draw(st.none() | st.booleans()),
         asked=draw(st.sampled_from([None] * 8 + ["schedule", "on_demand"])),
     )
@@ -243,6 +245,23 @@ def test_a_champion_that_is_worse_on_every_partition_is_never_kept_longer(
 
 
 @_unhurried
+@given(_policies, _evidence, _histories, _moments, st.data())
+def test_an_estimate_may_start_a_retraining_and_never_prevents_one(
+    policy, evidence, history, now, data
+):
+    estimates = data.draw(
+        st.lists(_performances(data.draw(st.sampled_from(["maximize", "minimize"]))), max_size=6)
+    )
+    blind = [replace(one, kind="estimated") for one in estimates]
+    realised = [one for one in evidence.performance if one.kind == "realised"]
+    if policy.cost is not None:  # a partition more to have lost on
+        policy = policy.model_copy(update={"cost": None, "at_least": None})
+    before = replace(evidence, performance=tuple(realised))
+    after = replace(evidence, performance=(*realised, *blind))
+    assert _at_least_as_eager(policy, before, after, history, now)
+
+
+@_unhurried
 @given(_policies, _evidence, _histories, _moments, _lengths, st.integers(1, 50))
 def test_an_older_champion_with_more_new_data_and_changed_code_is_never_kept_longer(
     policy, evidence, history, now, older, more
@@ -310,6 +329,31 @@ def test_what_is_unknown_never_fires(policy, evidence, history, now):
         needed=evidence.needed,
     )
     assert decide(policy, unknown, history, now).action == "wait"
+
+
+@_unhurried
+@given(
+    st.integers(1, 30).map(lambda days: timedelta(days=days)),
+    st.integers(1, 60).map(lambda days: timedelta(days=days)),
+    st.integers(0, 300),
+)
+def test_back_off_delays_a_recovery_by_no_more_than_it_has_been_tried_for(first, more, recovers):
+    """Doubled waits lose at most as long again as candidates have been rejected, and never at_most."""
+    policy = Retrain(on_drift=False, max_age=timedelta(seconds=1), backoff=Backoff(
+        first=first, at_most=first + more))  # fmt: skip
+    old = Evidence(True, 60, 30, champion_age=timedelta(days=999))
+    start, day = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
+    history, n = History(last_retraining=start, rejections=1), 0
+    while True:
+        n += 1
+        if decide(policy, old, history, start + n * day).action != "retrain":
+            continue
+        if n >= recovers:
+            break
+        history = History(last_retraining=start + n * day, rejections=(history.rejections or 0) + 1)
+    waited = (n - recovers) * day
+    assert waited <= recovers * day + first
+    assert waited <= first + more
 
 
 @_unhurried

@@ -143,6 +143,27 @@ def test_check_warns_of_a_holdout_of_too_few_partitions_and_is_0(run, specs):
     assert "warning" not in run("check").stdout
 
 
+@pytest.mark.parametrize(
+    ("retrain", "warned"),
+    [
+        ("{on_performance: {max_drop: 0.1}, combine: all}", "retrain.combine"),
+        ("{cost: {retraining: 1, per_unit_loss: 9}, combine: all}", "retrain.combine"),
+        ("{on_performance: {max_drop: 0.1}, on_change: true, at_least: 2}", "retrain.at_least"),
+        ("{on_performance: {max_drop: 0.1}}", None),
+        ("{on_performance: {max_drop: 0.1}, max_age: 9d, at_least: 2}", None),
+        ("{on_performance: {max_drop: 0.1}, on_drift: false, combine: all}", None),
+        ("{on_performance: {max_drop: 0.1}, combine: all, schedule: '0 6 * * 1'}", None),
+        ("{max_age: 9d, combine: all}", None),
+    ],
+)
+def test_check_warns_where_a_loss_alone_is_never_answered(run, specs, retrain, warned):
+    text = re.sub(r"(?m)^retrain:.*\n(?:[ #].*\n)*", "", GOOD) + f"\nretrain: {retrain}\n"
+    (specs / "churn.yaml").write_text(text)
+    result = json.loads(run("check", "--json").stdout)
+    assert result["problems"] == []
+    assert [warning["path"] for warning in result["warnings"]] == ([warned] if warned else [])
+
+
 # -------------------------------------------------------------------------------------------- new
 
 

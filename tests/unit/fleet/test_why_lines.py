@@ -30,6 +30,11 @@ def test_what_was_held_back_says_until_when_and_claims_no_run() -> None:
 
 
 def test_a_retraining_whose_candidate_was_never_judged_shows_its_run() -> None:
-    asked = Explained(AT, None, "retrain", "age", ("too old",), run_id="r1", run_status="failure")
-    assert asked.lines()[-1] == "    -> run r1 is failure; no candidate was judged"
-    assert Explained(AT, None, "retrain", "age", ()).lines()[-1].startswith("    -> no run yet")
+    told = {
+        "failure": "    -> run r1 ended (failure) before a candidate was judged",
+        "started": "    -> run r1 is on its way (started)",
+    }
+    for status, line in told.items():
+        asked = Explained(AT, None, "retrain", "age", (), run_id="r1", run_status=status)
+        assert asked.lines()[-1] == line
+    assert Explained(AT, None, "retrain", "age", ()).lines()[-1] == "    -> no run of it is known"

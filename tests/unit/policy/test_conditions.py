@@ -57,7 +57,8 @@ def test_a_drop_counts_the_holdouts_own_interval():
 
 def test_the_reason_has_the_partition_the_interval_and_the_bound():
     one = performance(0.65, partition="2024-02-29", kind="estimated")
-    (reason,) = _decide(FLOOR, performance=[one]).reasons
+    policy = {"on_performance": {"floor": 0.7, "estimate": True}}
+    (reason,) = _decide(policy, performance=[one]).reasons
     assert reason == "estimated roc_auc 0.65 [0.64, 0.66] on 2024-02-29 is beyond the floor 0.7"
 
 
@@ -67,8 +68,7 @@ def test_the_reason_has_the_partition_the_interval_and_the_bound():
     ids=["nothing", "undecided", "only estimated"],
 )
 def test_what_is_not_known_fires_nothing_and_is_said(seen):
-    policy = {"on_performance": {"floor": 0.7, "estimate": False}}
-    decision = _decide(policy, performance=seen)
+    decision = _decide(FLOOR, performance=seen)
     assert decision.action == "wait"
     assert "the champion's performance is not known yet" in decision.reasons
 
@@ -85,6 +85,24 @@ def test_k_of_the_last_n_known_partitions_must_be_beyond():
     assert _decide(policy, performance=[good, bad, UNDECIDED, bad]).action == "retrain"
     decision = _decide(policy, performance=[bad, good, good])
     assert "1 of the last 3 partitions are beyond the floor 0.7, 2 are asked for" in str(decision)
+
+
+@pytest.mark.parametrize("estimate", [True, False])
+@pytest.mark.parametrize("delay", [0, 1, 5])
+def test_labels_that_turned_round_are_answered_although_estimates_see_nothing(estimate, delay):
+    rule = {"floor": 0.7, "of_last": 2, "at_least": 2, "estimate": estimate}
+    seen = [performance(0.6), performance(0.6), *[performance(0.9, kind="estimated")] * delay]
+    decision = _decide({"on_performance": rule}, performance=seen)
+    assert decision.trigger == "performance"
+    assert "2 of the last 2" in decision.reasons[0]
+
+
+def test_estimates_beyond_the_bound_count_only_where_they_are_asked_for():
+    rule = {"floor": 0.7, "of_last": 2, "at_least": 2}
+    seen = [performance(0.9), performance(0.6), performance(0.6, kind="estimated")]
+    assert _decide({"on_performance": rule}, performance=seen).action == "wait"
+    asked = {"on_performance": rule | {"estimate": True}}
+    assert _decide(asked, performance=seen).trigger == "performance"
 
 
 def test_an_alarm_that_does_not_move_the_predictions_is_no_reason_where_that_is_asked():

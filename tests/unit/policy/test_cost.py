@@ -1,6 +1,7 @@
 """The cost of staleness: what counts as lost, what is forecast, what is noise."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -44,6 +45,15 @@ def test_what_was_lost_is_the_sum_of_drops_times_the_price():
     assert found.lost == pytest.approx(3.0)
     assert found.forecast == pytest.approx(1.5), "too few for a trend: the mean"
     assert (found.known, found.partitions, found.trend) == (2, 2, 0.0)
+
+
+def test_an_estimate_is_forecast_like_what_is_not_known():
+    blind = replace(auc(0.8), kind="estimated")
+    seen = drops(0.01, 0.02)
+    assert staleness_cost(COST, [*seen, blind], EXPECTED) == staleness_cost(
+        COST, [*seen, UNKNOWN], EXPECTED
+    )
+    assert staleness_cost(COST, [blind], EXPECTED) is None
 
 
 def test_a_growing_loss_is_forecast_along_its_line():

@@ -142,6 +142,41 @@ def test_the_same_data_is_not_retrained_on_by_itself_cool_down_or_not(policy, la
     assert _decide(policy, asked="on_demand", last=last).action == "retrain"
 
 
+FOLLOW = Retrain(follow_up=14)
+
+
+@pytest.mark.parametrize("by", ["drift", "performance", "cost", "follow_up"])
+def test_a_champion_that_answered_a_change_is_followed_up_once_there_is_new_data(by):
+    known = Evidence(True, 60, 30, promoted_by=by, new_partitions=14)
+    decision = decide(FOLLOW, known, History(last_retraining=NOW - 14 * DAY), NOW)
+    assert (decision.action, decision.trigger) == ("retrain", "follow_up")
+    assert f"14 partitions have come since '{by}' brought the champion" in decision.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"promoted_by": "drift", "new_partitions": 13},
+        {"promoted_by": "schedule", "new_partitions": 14},
+        {"promoted_by": "first", "new_partitions": 14},
+        {"promoted_by": None, "new_partitions": 14},
+        {"promoted_by": "drift", "new_partitions": None},
+    ],
+    ids=["too early", "schedule", "first", "rejected since", "not known"],
+)
+def test_nothing_else_is_followed_up(known):
+    assert decide(FOLLOW, Evidence(True, 60, 30, **known), History(), NOW).action == "wait"
+    assert decide(Retrain(), Evidence(True, 60, 30, **known), History(), NOW).action == "wait"
+
+
+def test_a_follow_up_needs_no_other_condition_and_is_held_by_the_guards():
+    policy = Retrain(follow_up=1, combine="all", max_age=9 * DAY, cooldown=5 * DAY)
+    known = Evidence(True, 60, 30, promoted_by="cost", new_partitions=3)
+    assert decide(policy, known, History(last_retraining=NOW - 5 * DAY), NOW).trigger == "follow_up"
+    held = decide(policy, known, History(last_retraining=NOW - 3 * DAY), NOW)
+    assert held.held == ("cooldown",)
+
+
 def test_without_a_cool_down_new_data_is_enough():
     assert _decide(drift_alarm=True, last=NOW - timedelta(hours=1)).action == "retrain"
 

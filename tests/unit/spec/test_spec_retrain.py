@@ -43,6 +43,7 @@ def test_a_policy_that_contradicts_itself_is_refused(section, problem):
     [
         ({"on_new_partitions": 3}, "retrain.on_new_partitions: only with partitions"),
         ({"min_new_partitions": 3}, "retrain.min_new_partitions: only with partitions"),
+        ({"follow_up": 3}, "retrain.follow_up: only with partitions"),
         ({"cost": {"retraining": 1, "per_unit_loss": 1}}, "retrain.cost: only with partitions"),
         ({"on_performance": {"floor": 0.6}}, "retrain.on_performance: only with partitions"),
     ],
