@@ -5,7 +5,7 @@
       class: RetrainRunLauncher
       config: {...}            # that of dagster_k8s.K8sRunLauncher
 
-Belongs here: the two answers of dagster-k8s that need more than it knows. Does not: what a pod asks
+Belongs here: what dagster-k8s's launcher cannot know of models, or answers too soon. Does not: what a pod asks
 for (`kubernetes`), how often a run is started again (the instance's `run_retries`).
 """
 
@@ -15,10 +15,12 @@ from typing import Any
 
 import dagster as dg
 from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import get_job_name_from_run_id
 
 from retrain_assets.orchestration.keys import Tag
 from retrain_assets.orchestration.kubernetes import K8S_CONFIG
+from retrain_assets.orchestration.launcher import scope_of
 
 __all__ = ["RetrainRunLauncher"]
 
@@ -34,6 +36,12 @@ class RetrainRunLauncher(K8sRunLauncher):
     - A run that did not start in time is given up, and so is its Job here. The stock launcher leaves
       it: it would start, or call for another node, for nobody.
     """
+
+    def get_container_context_for_run(self, dagster_run: dg.DagsterRun) -> K8sContainerContext:
+        """What the run's pod is made of; with the models whose definitions its process builds."""
+        context = super().get_container_context_for_run(dagster_run)
+        scope = [f"{name}={value}" for name, value in scope_of(dagster_run).items()]
+        return context.merge(K8sContainerContext(env_vars=scope))
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
         """The worker's state; RUNNING where the cluster cannot be asked."""
