@@ -6,9 +6,10 @@ Exit codes: 0 fine, 1 findings, 2 usage or unreadable input.
 import gc
 import importlib
 import json
+import os
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,11 +17,14 @@ import click
 
 from retrain_assets import __version__
 from retrain_assets.drift.command import drift, profile
+from retrain_assets.fleet.now import Retrained
 from retrain_assets.replay.command import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+    from rich.table import Table
 
     from retrain_assets.fleet.snapshot import Snapshot
     from retrain_assets.fleet.status import StatusRow
@@ -72,6 +76,7 @@ def main() -> None:
       retrain diff main                 which models a change of the specs touches
       retrain status                    what every model is doing
       retrain dashboard                 the same as a live page, with metrics for Prometheus
+      retrain now --all                 retrain now, side by side, with progress
       retrain why churn                 why it was retrained, or was not
       retrain history churn             who promoted what, when and why
       retrain rollback churn --reason "…"   back to the champion before
@@ -436,6 +441,68 @@ def dashboard(host: str, port: int, specs: Path) -> None:
 
 
 @main.command()
+@click.argument("models", nargs=-1)
+@click.option("--group", help="All models of a group.")
+@click.option("--all", "everything", is_flag=True, help="All models.")
+@click.option("--partition", help="Data up to this partition; by default each model's newest.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default="processors",
+    help="How many runs at once.",
+)  # fmt: skip
+@_SPECS
+@_JSON
+def now(
+    models: tuple[str, ...], group: str | None, everything: bool, partition: str | None, jobs: int,
+    specs: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Retrain MODELS now, side by side, on this machine; the gate decides as ever.
+
+    Models of the same partition share runs, and the runs a few processes. Each decision is recorded,
+    and runs are in the Dagster UI. Ctrl-C lets the runs end that go on; a second one ends them.
+    On a cluster, start the job `retrain_now` in the Dagster UI instead.
+
+    The exit code is 1 if a model could not be retrained or judged; a rejection is a result.
+
+    \b
+    Examples:
+      retrain now churn
+      retrain now --group recommenders --jobs 4
+      retrain now --all --partition 2024-03-01
+    """
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.fleet.now import now_progress, now_table
+    from retrain_assets.orchestration.now import retrain_now
+    from retrain_assets.orchestration.on_demand import chosen
+    from retrain_assets.settings import Settings
+    from retrain_assets.spec.loading import load_specs
+
+    rows: list[Retrained] = []
+    interrupted = False
+    try:
+        loaded = load_specs(specs).models
+        known = {name: one.spec for name, one in loaded.items()}
+        meant = chosen(known, models, group, partition, everything=everything)
+        settings = Settings.load()
+        with now_progress(quiet=as_json) as (begin, advance):
+            wanted = [loaded[spec.name] for spec in meant]
+            for row in retrain_now(wanted, partition, jobs, settings, begin):
+                rows.append(row)
+                advance(row)
+    except RetrainError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        interrupted = True
+        missing = {spec.name for spec in meant} - {row.model for row in rows}
+        rows += [Retrained(name, "canceled", "interrupted") for name in sorted(missing)]
+    if as_json:
+        _print_json({"models": [asdict(row) for row in rows]})
+    else:
+        _print_wide(now_table(rows))
+    failed = any(row.outcome in ("failed", "waits", "canceled") for row in rows)
+    sys.exit(130 if interrupted else 1 if failed else 0)
+
+
+@main.command()
 @click.argument("model")
 @click.option(
     "--last", metavar="N", default=5, show_default=True, type=click.IntRange(1, 1000),
@@ -724,17 +791,21 @@ def _check_model(model: str, specs: Path) -> None:
         _fail(f"no model named {model} in {specs} or in the ledger; known: {known}")
 
 
+def _print_wide(table: "Table") -> None:
+    from rich.console import Console
+
+    # Into a file or a pipe nothing is cut off.
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
 def _print_status(rows: "list[StatusRow]", snapshot: "Snapshot") -> None:
     from datetime import UTC, datetime
-
-    from rich.console import Console
 
     from retrain_assets.fleet.status import duration
     from retrain_assets.fleet.terminal import status_lines, status_notes, status_table
 
     now = datetime.now(UTC)
-    # Into a file or a pipe nothing is cut off.
-    Console(width=None if sys.stdout.isatty() else 160).print(status_table(rows, now))
+    _print_wide(status_table(rows, now))
     for note in status_notes(rows):
         click.echo(note)
     head, *groups = status_lines(rows)

@@ -4,6 +4,7 @@
     ├── SpecError            one or more problems in spec files (file, line, rule, value, remedy)
     ├── RevisionError        no such Git revision to compare spec files with
     ├── SettingsError        the environment: an unset or unusable variable
+    ├── RequestError         a person asks for models or data that there are not
     ├── SourceError          a source cannot be read, or has no such partition
     ├── ContractError        raw data breaks the model's data contract
     ├── FeatureError         the user's SQL or Python transform failed or broke its rules
@@ -37,6 +38,7 @@ __all__ = [
     "Problem",
     "RegistryError",
     "ReplayError",
+    "RequestError",
     "RetrainError",
     "RevisionError",
     "RolledBack",
@@ -124,6 +126,10 @@ class RevisionError(RetrainError):
 
 class SettingsError(RetrainError):
     """An environment variable is unset or unusable."""
+
+
+class RequestError(RetrainError):
+    """A person asks for models or data that there are not."""
 
 
 class SourceError(RetrainError):

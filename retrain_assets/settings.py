@@ -4,6 +4,7 @@ Every setting is an environment variable `RETRAIN_<NAME>`. Nothing else in the p
 environment, except connection fields of specs (`${NAME}`) and alert targets (`RETRAIN_ALERT_<NAME>`).
 """
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from retrain_assets.errors import SettingsError
+from retrain_assets.spec.types import Duration
 
 __all__ = ["Settings"]
 
@@ -41,6 +43,13 @@ class Settings(BaseSettings):
         dagster_url: address of the Dagster UI, for links.
         mlflow_url: address of the MLflow UI, for links; by default `mlflow_uri` where that is a server,
             else there are none.
+        parallel_runs: over how many runs the retrainings of one tick are spread; what the instance
+            lets run at once (`concurrency.runs.max_concurrent_runs`).
+        batch_size: most models that one run retrains; those with a section `resources` go alone.
+        suspect_models, suspect_share, suspect_window, suspect_hold: so many models of a group, and
+            so large a part of those that reported within the window, raising the drift alarm anew
+            within it: the data is suspected, and their drift retrainings are held so long at most.
+        dagster_url: address of the Dagster UI, for links in alerts.
     """
 
     # Addresses may hold passwords, so they are left out of repr(), which logs and tracebacks show.
@@ -56,6 +65,12 @@ class Settings(BaseSettings):
     ledger_url: str = Field("", repr=False)
     executor: Literal["in_process", "multiprocess", "k8s"] = "in_process"
     sensor_interval_seconds: int = Field(1, ge=1)
+    parallel_runs: int = Field(4, ge=1)
+    batch_size: int = Field(10, ge=1)
+    suspect_models: int = Field(10, ge=2)
+    suspect_share: float = Field(0.5, gt=0, le=1)
+    suspect_window: Duration = timedelta(hours=1)
+    suspect_hold: Duration = timedelta(hours=24)
     automation: bool = True
     models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)] = ()
     dagster_url: str = "http://127.0.0.1:3000"

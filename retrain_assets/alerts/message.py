@@ -21,6 +21,7 @@ Kind = Literal[
     "promoted",
     "rolled_back",
     "guard",
+    "suspect_data",
 ]
 
 

@@ -35,7 +35,7 @@ from retrain_assets.spec.types import environment_references, resolve_environmen
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-__all__ = ["available_partitions", "import_function", "read_source", "source_version"]
+__all__ = ["Reported", "available_partitions", "import_function", "read_source", "source_version"]
 
 T = TypeVar("T")
 
@@ -555,8 +555,16 @@ def _ended(scheme: PartitionScheme, until: datetime, after: str | None) -> list[
     return [key for key in tail.keys(until) if key > after]
 
 
+Reported = dict[tuple[str, ...], set[str]]
+"""What sources have answered: keys by what was asked."""
+
+
 def available_partitions(
-    source: Source, scheme: PartitionScheme, now: datetime, after: str | None = None
+    source: Source,
+    scheme: PartitionScheme,
+    now: datetime,
+    after: str | None = None,
+    reported: Reported | None = None,
 ) -> list[str]:
     """Keys of the ended partitions that the source has, oldest first.
 
@@ -569,6 +577,8 @@ def available_partitions(
         scheme: the model's partitions.
         now: present time, aware.
         after: only later keys are of interest; bounds the work.
+        reported: answers so far of a caller that asks for many models at once; those with the same
+            listing share one.
 
     Raises:
         SourceError: the source cannot be asked, or `available` fails or returns no keys.
@@ -579,16 +589,29 @@ def available_partitions(
     if not candidates:
         return []
     if source.available is not None:
-        there = _reported_keys(source, scheme)
+        question = (source.available, scheme.every, repr(sorted(source.options.items())))
+        there = _once(reported, question, lambda: _reported_keys(source, scheme))
     elif source.kind == "files":
         _require_placeholder(source, True)
         files = _open_files(source)
-        there = (
-            _listed_keys(files, scheme.every) if files.lists else _existing_keys(files, candidates)
-        )
+        if files.lists:
+            question = (source.files or "", scheme.every, repr(source.storage_options))
+            there = _once(reported, question, lambda: _listed_keys(files, scheme.every))
+        else:
+            there = _existing_keys(files, candidates)
     else:
         return candidates
     return [key for key in candidates if key in there]
+
+
+def _once(
+    reported: Reported | None, question: tuple[str, ...], ask: Callable[[], set[str]]
+) -> set[str]:
+    if reported is None:
+        return ask()
+    if question not in reported:
+        reported[question] = ask()
+    return reported[question]
 
 
 def _file_versions(files: _Files) -> Iterator[tuple[str, Any, str]]:

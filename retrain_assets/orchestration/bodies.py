@@ -24,9 +24,14 @@ from retrain_assets.errors import (
 )
 from retrain_assets.orchestration import metadata
 from retrain_assets.orchestration.alerting import alert, repair_message, send_logged
-from retrain_assets.orchestration.deciding import decided_on_demand, state_of_run
+from retrain_assets.orchestration.inline import (
+    decided_on_demand,
+    goes_on,
+    run_tags,
+    state_of_run,
+)
 from retrain_assets.orchestration.io import StoredPartitions, TableWindow
-from retrain_assets.orchestration.keys import checks_of
+from retrain_assets.orchestration.keys import checks_of, trigger_and_reason
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.spec.code import training_code
 from retrain_assets.spec.model import ModelSpec
@@ -52,22 +57,24 @@ __all__ = [
 
 _TRANSIENT = (SourceError, RegistryError, LedgerError)
 _FINAL = (ChampionChanged, RolledBack, Declined)
-_RETRIES, _RETRY_SECONDS = 2, 5
+_RETRY_SECONDS = (5, 20)
 
 
 @contextmanager
 def _readable_failures(context: dg.AssetExecutionContext) -> Iterator[None]:
     """Errors of this package as Dagster failures: the message instead of a stack trace.
 
-    An unreachable source, registry or ledger is asked again twice before the step fails.
+    An unreachable source, registry or ledger is asked again, after 5 and after 20 s more, before the
+    step fails.
     """
     try:
         yield
     except RetrainError as error:
         transient = isinstance(error, _TRANSIENT) and not isinstance(error, _FINAL)
-        if transient and context.retry_number < _RETRIES:
-            context.log.warning(f"asking again in {_RETRY_SECONDS} s: {error}")
-            raise dg.RetryRequested(_RETRIES, seconds_to_wait=_RETRY_SECONDS) from error
+        if transient and context.retry_number < len(_RETRY_SECONDS):
+            wait = _RETRY_SECONDS[context.retry_number]
+            context.log.warning(f"asking again in {wait} s: {error}")
+            raise dg.RetryRequested(len(_RETRY_SECONDS), seconds_to_wait=wait) from error
         raise dg.Failure(
             description=str(error),
             metadata={"error": dg.MetadataValue.md(f"```\n{error}\n```")},
@@ -358,15 +365,15 @@ def guard_report(spec: ModelSpec) -> Callable[..., Any]:
 def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
     """Train, evaluate beside the champion, register."""
 
-    def candidate_model(
-        context: dg.AssetExecutionContext, features: TableWindow
-    ) -> dg.MaterializeResult[None]:
+    def candidate_model(context: dg.AssetExecutionContext, features: TableWindow) -> Iterator[Any]:
         from retrain_assets.orchestration.mlflow_run import parent_run
         from retrain_assets.promotion.candidate import build_candidate
 
         platform: Platform = context.resources.platform
         partition = context.partition_key if context.has_partition_key else None
         with _readable_failures(context):
+            if not goes_on(context, spec):
+                return
             decided_on_demand(context, spec)
             _follow_ledger(context, spec)
         with _readable_failures(context), parent_run(context, platform, spec.name) as parent_run_id:
@@ -381,7 +388,7 @@ def candidate_model(spec: ModelSpec) -> Callable[..., Any]:
             )
         context.set_data_version(context.asset_key, dg.DataVersion(candidate.fingerprint[:32]))
         values = metadata.candidate_metadata(candidate, pictures)
-        return dg.MaterializeResult(metadata=values)
+        yield dg.MaterializeResult(metadata=values)
 
     return candidate_model
 
@@ -412,7 +419,9 @@ def promoted_model(spec: ModelSpec) -> Callable[..., Any]:
                 _record_judgement(context, spec, candidate, "refused", str(error), None)
                 raise
             _record_outcome(context, spec, outcome)
-        values = metadata.gate_metadata(outcome.report) | metadata.reason_metadata(context.run.tags)
+        values = metadata.gate_metadata(outcome.report) | trigger_and_reason(
+            run_tags(context), spec.name
+        )
         asked = checks_of(spec, "promoted_model")
         for criterion in (c for c in outcome.report.criteria if c.name in asked):
             yield dg.AssetCheckResult(
@@ -471,7 +480,7 @@ def _record_judgement(
         Judgement(
             model=spec.name,
             run_id=context.run.run_id,
-            state=state_of_run(context.run),
+            state=state_of_run(context, spec.name),
             partition=candidate.partition,
             version=candidate.version,
             training_code=training_code(spec),

@@ -20,6 +20,7 @@ from retrain_assets.orchestration.executors import executor_of
 from retrain_assets.orchestration.factory import model_assets
 from retrain_assets.orchestration.fleet_status import fleet_status_asset, fleet_status_sensor
 from retrain_assets.orchestration.io import TableIOManager
+from retrain_assets.orchestration.on_demand import on_demand_job
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.quarantine import quarantine_assets
 from retrain_assets.orchestration.schedules import build_schedules
@@ -37,7 +38,7 @@ def build_definitions(
     *,
     groups: Collection[str] | None = None,
 ) -> dg.Definitions:
-    """All assets, sensors, schedules, resources and the job `change_champion` of the valid specs, and the quarantine.
+    """All assets, sensors, schedules, resources and jobs of the valid specs, and the quarantine.
 
     Args:
         specs: loaded specs, or folders and files to load.
@@ -91,7 +92,7 @@ def _definitions(
             *(fleet_status_sensor(*shown, settings) for shown in fleet),
         ],
         schedules=build_schedules(models, settings),
-        jobs=[champion_job(models)] if models else [],
+        jobs=[champion_job(models), on_demand_job(models)] if models else [],
         resources=resources,
         executor=executor_of(settings),
     )

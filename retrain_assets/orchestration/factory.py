@@ -144,8 +144,11 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
         "candidate_model",
         bodies.candidate_model,
         reads={"features": ("features", train.window or 1, -train.label_delay)},
+        # Inline it comes after the report that it rests on, and only where the decision says so.
+        deps=["drift_report"] if spec.retrain.inline else [],
         kinds={train.trainer, "mlflow"},
         code_version=spec.training_hash,
+        output_required=not spec.retrain.inline,
     )
     yield _asset(
         spec,

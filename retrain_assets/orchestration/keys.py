@@ -1,5 +1,6 @@
 """Names that the orchestration shares: asset keys, check names, tags, metadata keys."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,9 +18,11 @@ __all__ = [
     "asset_key",
     "asset_keys",
     "checks_of",
+    "models_of",
     "monitor_keys",
     "retrain_keys",
     "stages_of",
+    "trigger_and_reason",
 ]
 
 STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_model")
@@ -73,7 +76,7 @@ def checks_of(spec: ModelSpec, stage: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Tag:
-    """Tags on runs."""
+    """Tags on runs; the functions name those that every model of a run has its own of."""
 
     MODEL = "retrain/model"
     MODELS = "retrain/models"
@@ -81,10 +84,44 @@ class Tag:
     TRIGGER = "retrain/trigger"
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
-    REQUEST = "retrain/request"
-    DECISION = "retrain/decision"
     RESOURCES = "retrain/resources"
     PROCESS = "retrain/process"
+    INLINE = "retrain/inline"
+
+    @staticmethod
+    def request(model: str) -> str:
+        """Which request of a model a run answers. A namespace of its own leaves a tag's 63
+        characters to the model's name, and one indexed read finds it whatever else the run carries."""
+        return f"retrain.request/{model}"
+
+    @staticmethod
+    def decision(model: str) -> str:
+        """Digest of the decision about a model that a run obeys."""
+        return f"retrain.decision/{model}"
+
+    @staticmethod
+    def trigger(model: str) -> str:
+        """What triggered the retraining of one model of several."""
+        return f"retrain.trigger/{model}"
+
+    @staticmethod
+    def reason(model: str) -> str:
+        """Why one model of several is retrained."""
+        return f"retrain.reason/{model}"
+
+
+def trigger_and_reason(tags: Mapping[str, str], model: str) -> dict[str, str]:
+    """What a run's tags say about why this model is retrained; of a person's run nothing."""
+    found = {
+        "trigger": tags.get(Tag.trigger(model), tags.get(Tag.TRIGGER)),
+        "reason": tags.get(Tag.reason(model), tags.get(Tag.REASON)),
+    }
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def models_of(keys: Iterable[dg.AssetKey] | None, stage: str | None = None) -> list[str]:
+    """The models of some asset keys, in name order; only those of one stage where it is named."""
+    return sorted({k.path[0] for k in keys or () if stage is None or k.path[-1] == stage})
 
 
 def asset_key(model: str, stage: str) -> dg.AssetKey:

@@ -20,16 +20,15 @@ Dagster's core (dagster-k8s, dagster-docker) imports them from the same places.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
 from dagster._grpc.types import ExecuteRunArgs
 
 from retrain_assets.orchestration.keys import QUARANTINE, Tag
+from retrain_assets.orchestration.process_tag import host, living, process_tag
 
 __all__ = ["ScopedRunLauncher", "scope_of"]
 
@@ -66,7 +65,7 @@ class ScopedRunLauncher(dg.DefaultRunLauncher):
             start_new_session=True,
         )
         self._children.append(child)
-        self._instance.add_run_tags(run.run_id, {Tag.PROCESS: _process_tag(child.pid)})
+        self._instance.add_run_tags(run.run_id, {Tag.PROCESS: process_tag(child.pid)})
 
     def terminate(self, run_id: str) -> bool:
         """Interrupt the run's process, which then ends the run; False if there is none."""
@@ -74,7 +73,7 @@ class ScopedRunLauncher(dg.DefaultRunLauncher):
         if run is None or run.is_finished:
             return False
         self._instance.report_run_canceling(run)
-        pid = _living(run.tags.get(Tag.PROCESS))
+        pid = living(run.tags.get(Tag.PROCESS))
         if pid is None:
             self._instance.report_run_canceled(run, message="The run's process had ended already.")
             return False
@@ -92,9 +91,9 @@ class ScopedRunLauncher(dg.DefaultRunLauncher):
         tag = run.tags.get(Tag.PROCESS)
         if tag is None:
             return CheckRunHealthResult(WorkerStatus.UNKNOWN, "the process is not noted on the run")
-        if tag.split(" ")[0] != _host():
+        if tag.split(" ")[0] != host():
             return CheckRunHealthResult(WorkerStatus.UNKNOWN, f"the process is elsewhere: {tag}")
-        if _living(tag) is None:
+        if living(tag) is None:
             return CheckRunHealthResult(WorkerStatus.FAILED, f"its process has ended: {tag}")
         return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=tag)
 
@@ -129,38 +128,3 @@ def scope_of(run: dg.DagsterRun) -> dict[str, str]:
     if run.job_name != _ASSET_JOB or not keys or not of_models:
         return {}
     return {"RETRAIN_MODELS": ",".join(sorted({key.path[0] for key in keys}))}
-
-
-def _host() -> str:
-    return socket.gethostname()
-
-
-def _process_tag(pid: int) -> str:
-    """Machine, process id, and when that process began: ids are used again."""
-    return f"{_host()} {pid} {_began(pid)}"
-
-
-def _began(pid: int) -> str:
-    """When a process began, in clock ticks since boot, `0` where the system does not tell, "" of one
-    that has ended, zombies among them."""
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        return "0"
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    fields = text.rpartition(")")[2].split()  # the command may hold anything but the last ")"
-    state, began = fields[0], fields[19]
-    return "" if state in "ZX" else began
-
-
-def _living(tag: str | None) -> int | None:
-    """The process that a tag names, None if it has ended or is not on this machine."""
-    if tag is None:
-        return None
-    host, pid, began = tag.split(" ")
-    return int(pid) if host == _host() and began and _began(int(pid)) == began else None

@@ -52,16 +52,17 @@ class JsonFormatter(logging.Formatter):
         said = _metadata(record)
         tags, event = said.get("job_tags") or {}, said.get("dagster_event")
         asset = _asset(said.get("step_key"))
+        model = tags.get(Tag.MODEL) or asset.partition("/")[0]
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "message": said.get("orig_message") or record.getMessage(),
-            "model": tags.get(Tag.MODEL) or asset.partition("/")[0],
+            "model": model,
             "asset": asset,
             "partition": _partition(tags, event),
             "run": said.get("run_id"),
             "kind": tags.get(Tag.KIND),
-            "decision": tags.get(Tag.DECISION),
+            "decision": tags.get(Tag.decision(model)),
             "event": event.event_type_value if event is not None else None,
             "error": _error(record, event),
         }

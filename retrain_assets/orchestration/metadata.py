@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from retrain_assets.orchestration.keys import EVIDENCE, Tag
+from retrain_assets.orchestration.keys import EVIDENCE
 from retrain_assets.performance.measured import compact
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ __all__ = [
     "guard_metadata",
     "performance_metadata",
     "picture",
-    "reason_metadata",
     "replay_metadata",
     "rounded",
     "table_metadata",
@@ -173,12 +172,6 @@ def _plotted(one: "Performance") -> dict[str, float]:
     return rounded(
         {f"{one.kind}/{one.metric}{end}": x for end, x in numbers.items() if x is not None}
     )
-
-
-def reason_metadata(tags: Mapping[str, str]) -> dict[str, Any]:
-    """Why this run retrains, from its tags; a person's run says nothing."""
-    names = {"trigger": Tag.TRIGGER, "reason": Tag.REASON}
-    return {name: tags[tag] for name, tag in names.items() if tag in tags}
 
 
 def decision_metadata(entry: "Entry") -> dict[str, Any]:

@@ -6,14 +6,14 @@ What `drift_report` has computed, the champion's performance among it, is read f
 materialization, which comes with the one read of the event log.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
-from retrain_assets.orchestration.keys import EVIDENCE, Tag, asset_key
+from retrain_assets.orchestration.keys import EVIDENCE, Tag, asset_key, models_of
 from retrain_assets.performance.measured import Performance, expanded
 from retrain_assets.policy import Evidence, History, PastRun
 from retrain_assets.spec.code import training_code
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.decisions import Judgement
     from retrain_assets.promotion.ledger import Ledger, Promotion
 
-__all__ = ["IN_PROGRESS", "Latest", "ModelState", "end_of", "full_history", "observe"]
+__all__ = [
+    "IN_PROGRESS",
+    "Latest",
+    "ModelState",
+    "end_of",
+    "observe",
+    "runs_in_progress",
+    "with_past",
+]
 
 IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
@@ -53,6 +61,7 @@ class ModelState:
         latest: newest materialization by stage; stages that never ran are missing.
         champion: the ledger's champion.
         in_flight: id of a queued or running retraining, if any.
+        decides_itself: what is in flight is a monitor run that decides at its end (`retrain.inline`).
         vacancy: the ledger's row since which there is no champion; None where it never had one too.
         judged: the last retraining: the last candidate that was judged, whatever the verdict.
         asked_by: the trigger that had asked for it, where the policy has follow-ups.
@@ -64,6 +73,7 @@ class ModelState:
     latest: Mapping[str, Latest]
     champion: "Promotion | None"
     in_flight: str | None
+    decides_itself: bool = False
     vacancy: "Promotion | None" = None
     judged: "Judgement | None" = None
     bad_data: tuple[str, str] | None = None
@@ -173,7 +183,7 @@ class ModelState:
         return self.judged.training_code != training_code(self.spec)
 
     def history(self) -> History:
-        """What was done before, as far as the reads of all models show it; see `full_history`."""
+        """What was done before, as far as the reads of all models show it; see `with_past`."""
         last, judged = None, self.judged
         # What was judged before the champion was lost holds nothing back.
         if judged is not None and not (
@@ -193,38 +203,56 @@ def _truth(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def full_history(instance: dg.DagsterInstance, ledger: "Ledger", state: ModelState) -> History:
-    """History with rejections and past runs, where the policy asks for them.
+def with_past(
+    instance: dg.DagsterInstance,
+    ledger: "Ledger",
+    histories: Mapping[str, tuple[ModelSpec, History]],
+) -> dict[str, History]:
+    """Histories by model with rejections and past runs, where the policy asks for them.
 
-    Two reads per model: only for one that is about to be retrained.
+    Two reads in all, and only for models that are about to be retrained: they grow with what happened
+    in the last week.
     """
     from retrain_assets.promotion.decisions import Decisions
 
-    policy, history = state.spec.retrain, state.history()
-    if policy.backoff is not None:
-        history = replace(history, rejections=Decisions(ledger).rejections(state.spec.name))
-    if policy.budget is not None:
-        history = replace(history, runs=_past_runs(instance, state.spec.name))
-    return history
+    backing_off = [name for name, (spec, _) in histories.items() if spec.retrain.backoff]
+    budgeted = {name for name, (spec, _) in histories.items() if spec.retrain.budget}
+    rejections = Decisions(ledger).rejections(backing_off) if backing_off else {}
+    runs = _past_runs(instance, budgeted) if budgeted else {}
+    return {
+        name: replace(history, rejections=rejections.get(name), runs=runs.get(name))
+        for name, (_, history) in histories.items()
+    }
 
 
-def _past_runs(instance: dg.DagsterInstance, model: str) -> tuple[PastRun, ...]:
-    """Retrainings that sensors and schedules started in the last 7 days, on the wall clock."""
+def _past_runs(
+    instance: dg.DagsterInstance, models: Collection[str]
+) -> dict[str, tuple[PastRun, ...]]:
+    """Retrainings that sensors and schedules started in the last 7 days, on the wall clock.
+
+    A run of several models has run for each of them an equal part of its time.
+    """
     now = datetime.now(UTC)
-    records = instance.get_run_records(
-        filters=dg.RunsFilter(
-            tags={Tag.KIND: "retrain", Tag.MODEL: model}, created_after=now - timedelta(days=7)
-        )
-    )
-    return tuple(
-        PastRun(
-            ago=now - record.create_timestamp,
-            compute_seconds=(record.end_time or now.timestamp()) - record.start_time
-            if record.start_time is not None
-            else 0.0,
-        )
-        for record in records
-    )
+    found: dict[str, list[PastRun]] = {name: [] for name in models}
+    for tags in ({Tag.KIND: "retrain"}, {Tag.INLINE: "retrain"}):
+        for record in instance.get_run_records(
+            filters=dg.RunsFilter(tags=tags, created_after=now - timedelta(days=7))
+        ):
+            run = record.dagster_run
+            retrained = models_of(run.asset_selection, "candidate_model")
+            if run.tags.get(Tag.TRIGGER) == "on_demand":
+                continue
+            if Tag.INLINE in run.tags:
+                retrained = [name for name in retrained if Tag.decision(name) in run.tags]
+            seconds = (
+                0.0
+                if record.start_time is None
+                else (record.end_time or now.timestamp()) - record.start_time
+            )
+            for name in found.keys() & set(retrained):
+                past = PastRun(now - record.create_timestamp, seconds / len(retrained))
+                found[name].append(past)
+    return {name: tuple(runs) for name, runs in found.items()}
 
 
 def end_of(spec: ModelSpec, partition: str | None, latest: Latest | None) -> datetime:
@@ -240,13 +268,26 @@ def _promoted_data_end(spec: ModelSpec, champion: "Promotion") -> datetime:
     return champion.promoted_at
 
 
+def runs_in_progress(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+    """The runs that have not ended."""
+    return instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS))
+
+
 def observe(
     instance: dg.DagsterInstance,
     ledger: "Ledger",
     specs: Iterable[ModelSpec],
     stages: tuple[str, ...] = ("features", "drift_report"),
+    *,
+    running: Sequence[dg.DagsterRun] | None = None,
+    but: str | None = None,
 ) -> dict[str, ModelState]:
-    """State of every model: one read of the event log, one of the runs, three of the ledger."""
+    """State of every model: one read of the event log, one of the runs, three of the ledger.
+
+    Args:
+        running: the runs that have not ended, where the caller has read them.
+        but: id of a run that asks itself, which is no retraining in flight.
+    """
     from retrain_assets.promotion.decisions import Decisions
 
     by_name = {spec.name: spec for spec in specs}
@@ -270,10 +311,14 @@ def observe(
             metadata={key: value.value for key, value in materialization.metadata.items()},
         )
     in_flight: dict[str, str] = {}
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS)):
-        for key in run.asset_selection or ():
-            if key.path[-1] == "candidate_model":
-                in_flight[key.path[0]] = run.run_id
+    inline: set[str] = set()
+    for run in runs_in_progress(instance) if running is None else running:
+        for name in models_of(run.asset_selection, "candidate_model"):
+            if run.run_id == but:
+                continue
+            in_flight[name] = run.run_id
+            if Tag.INLINE in run.tags:
+                inline.add(name)
     newest, recorded = _newest(ledger, by_name), Decisions(ledger)
     judged, bad_data = recorded.judged(list(by_name)), recorded.bad_data(list(by_name))
     followed = {one.state for name, one in judged.items() if by_name[name].retrain.follow_up}
@@ -287,6 +332,7 @@ def observe(
             latest=latest[name],
             champion=None if vacant else row,
             in_flight=in_flight.get(name),
+            decides_itself=name in inline,
             vacancy=row if vacant else None,
             judged=judged.get(name),
             bad_data=bad_data.get(name),

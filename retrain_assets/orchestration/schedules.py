@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from retrain_assets.orchestration.deciding import Answer, answer, recorded
+from retrain_assets.orchestration.deciding import Question, answers, recorded
 from retrain_assets.orchestration.observe import observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.settings import Settings
@@ -87,22 +87,23 @@ def _requests(
     waiting: list[str],
 ) -> list[dg.RunRequest]:
     """Runs of one tick, decided and on record; `waiting` gets why the other models wait."""
-    answers: list[Answer] = []
+    questions: list[Question] = []
     for name, state in observe(context.instance, platform.ledger, specs.values()).items():
         features = state.latest.get("features")
         if features is None and state.spec.scheme is not None:
             waiting.append(f"{name}: no features yet")
             continue
-        found = answer(
-            context.instance,
-            state,
-            platform,
-            features.partition if features else None,
-            only=("schedule",),
-            asked="schedule",
-            run_key=moment,
+        questions.append(
+            Question(
+                state,
+                features.partition if features else None,
+                only=("schedule",),
+                asked="schedule",
+                asked_by=moment,
+            )
         )
-        answers.append(found)
-        if found.request is None:
-            waiting.append(f"{name}: {', '.join(found.decision.reasons)}")
-    return recorded(platform.decisions, answers)
+    found = [one for one in answers(context.instance, platform, questions) if one is not None]
+    waiting += [
+        f"{one.model}: {', '.join(one.decision.reasons)}" for one in found if one.wanted is None
+    ]
+    return recorded(platform, found)

@@ -8,56 +8,28 @@ resumes the tick: nothing is lost, and the run keys see to it that nothing comes
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from retrain_assets.orchestration.alerting import repair_message, send_logged
-from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS, Answer, answer, recorded
-from retrain_assets.orchestration.keys import (
-    Tag,
-    asset_key,
-    asset_keys,
-    monitor_keys,
-    stages_of,
-)
-from retrain_assets.orchestration.kubernetes import run_tags
-from retrain_assets.orchestration.observe import (
-    IN_PROGRESS,
-    Latest,
-    ModelState,
-    observe,
-)
+from retrain_assets.orchestration.arrivals import arrivals
+from retrain_assets.orchestration.deciding import BY_ITSELF, Answer, Question, answers, recorded
+from retrain_assets.orchestration.keys import asset_key, asset_keys, stages_of
+from retrain_assets.orchestration.observe import Latest, ModelState, observe
+from retrain_assets.orchestration.on_demand import on_demand_sensor
 from retrain_assets.orchestration.platform import Platform
-from retrain_assets.policy import Trigger
+from retrain_assets.orchestration.suspects import Suspects
+from retrain_assets.orchestration.turns import Turn
 from retrain_assets.settings import Settings
 from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_sensors"]
 
-_MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
-_MAX_PARTITIONS_PER_RUN = 100
-_MAX_MODELS_PER_RUN = 10
-_MAX_LATE_PARTITIONS = 50
+_MAX_RETRAININGS_PER_TICK = 40
+"""Models; the others follow in the next tick, before everybody else."""
 _RECONCILE_SECONDS = 60
-_BY_ITSELF: tuple[Trigger, ...] = (
-    "first", "follow_up", "performance", "cost", "age", "new_data", "change",
-)  # fmt: skip
-_RANGE_START, _RANGE_END = (
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-)
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Neighbouring partitions for one monitor run, or one version of an unpartitioned source."""
-
-    keys: tuple[str, ...]
-    attempt: int = 1
 
 
 def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg.SensorDefinition]:
@@ -76,9 +48,9 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
         "required_resource_keys": {"platform"},
     }
 
-    @dg.sensor(name="arrivals", description=_arrivals.__doc__, **common)
-    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        return _arrivals(context, specs)
+    @dg.sensor(name="arrivals", description=arrivals.__doc__, **common)
+    def arrivals_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return arrivals(context, specs)
 
     @dg.sensor(name="drift_sensor", description=_drift.__doc__, **common)
     def drift_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -87,6 +59,10 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     @dg.sensor(name="freshness_sensor", description=_freshness.__doc__, **common)
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         return _freshness(context, specs)
+
+    @dg.sensor(name="on_demand_sensor", description=on_demand_sensor.__doc__, **common)
+    def asked_by_people(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return on_demand_sensor(context, specs)
 
     @dg.run_failure_sensor(
         name="failure_alerts",
@@ -107,176 +83,14 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def champion_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return _champions(context, specs)
 
-    return [arrivals, drift_sensor, freshness_sensor, champion_sensor, failure_alerts]
-
-
-# ---------------------------------------------------------------------------------- arrivals
-
-
-def _arrivals(
-    context: dg.SensorEvaluationContext, specs: Mapping[str, ModelSpec]
-) -> dg.SensorResult | dg.SkipReason:
-    """Requests the monitor run (raw_data, features, drift_report, guard_report) for every partition that a source
-    has and that was not ingested. Models with the same new partitions share a run; a backlog of
-    neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
-    partition whose run failed is asked for again after 1, 10 and 60 minutes; a source that cannot be
-    asked is logged and asked again."""
-    from retrain_assets.errors import RetrainError
-
-    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
-    requests: list[dg.RunRequest] = []
-    failures: list[str] = []
-    busy = _queues_in_progress(context.instance)
-    for members in _batches(specs):
-        if len(requests) >= _MAX_REQUESTS_PER_TICK:
-            break
-        if _queue(members[0]) in busy:
-            # What arrives meanwhile is one range run afterwards, however fast the source is.
-            continue
-        wanted: dict[_Group, list[str]] = {}
-        for name in members:
-            try:
-                groups, cursor[name] = _news(context, specs[name], cursor.get(name))
-            except RetrainError as error:
-                failures.append(str(error))
-                context.log.error(f"{name}: the source cannot be asked what it has: {error}")
-                continue
-            for group in groups:
-                wanted.setdefault(group, []).append(name)
-        for group, names in wanted.items():
-            chosen = [specs[name] for name in names]
-            requests.append(_monitor_request(group, chosen, members[0]))
-    if not requests:
-        return dg.SkipReason("; ".join(failures) or "no source has a new partition")
-    return dg.SensorResult(run_requests=requests, cursor=json.dumps(cursor, sort_keys=True))
-
-
-def _queue(first_model: str) -> str:
-    return f"monitor:{first_model}"
-
-
-def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
-    """Queues that have a monitor run which has not ended."""
-    runs = instance.get_runs(
-        filters=dg.RunsFilter(statuses=IN_PROGRESS, tags={Tag.KIND: "monitor"})
-    )
-    return {run.tags[Tag.QUEUE] for run in runs if Tag.QUEUE in run.tags}
-
-
-def _batches(specs: Mapping[str, ModelSpec]) -> list[list[str]]:
-    """Models that may share a run: the same partitions, at most ten."""
-    alike: dict[Any, list[str]] = {}
-    for name, spec in specs.items():
-        alike.setdefault(spec.scheme or name, []).append(name)
     return [
-        names[i : i + _MAX_MODELS_PER_RUN]
-        for names in alike.values()
-        for i in range(0, len(names), _MAX_MODELS_PER_RUN)
+        arrivals_sensor,
+        drift_sensor,
+        freshness_sensor,
+        asked_by_people,
+        champion_sensor,
+        failure_alerts,
     ]
-
-
-def _news(
-    context: dg.SensorEvaluationContext, spec: ModelSpec, seen: Any
-) -> tuple[list[_Group], Any]:
-    """What one source has that was not ingested yet, in runs of neighbours, and the new cursor.
-
-    The cursor is the last key asked for (`through`), the latest keys before it that the source did
-    not have then (`missing`: files come late and out of order), and the keys whose run has not
-    delivered a report so far (`asked`: how often, and when). Without partitions it is the source's
-    version.
-    """
-    from retrain_assets.data.sources import available_partitions, source_version
-
-    if spec.scheme is None:
-        version = source_version(spec.source)
-        new = version is not None and version != seen
-        return ([_Group((f"version {version}",))] if new else []), version
-    now = datetime.now(UTC)
-    through = seen["through"] if seen else None
-    missing = set(seen["missing"]) if seen else set()
-    groups, asked = _again(context, spec, seen["asked"] if seen else {}, now.timestamp())
-    after = through and (spec.scheme.shift(min(missing), -1) if missing else through)
-    keys = available_partitions(spec.source, spec.scheme, now, after=after)
-    new_keys = [key for key in keys if through is None or key > through or key in missing]
-    if not keys:
-        return groups, {**seen, "asked": asked} if seen else seen
-    if through is None:
-        done = context.instance.get_materialized_partitions(asset_key(spec.name, "drift_report"))
-        new_keys = [key for key in new_keys if key not in done]
-        missing = set(spec.scheme.between(spec.scheme.key_of(spec.scheme.first), keys[-1]))
-    elif keys[-1] > through:
-        missing |= set(spec.scheme.between(through, keys[-1]))
-    late = sorted(missing - set(keys) - {through})[-_MAX_LATE_PARTITIONS:]
-    groups += [_Group(tuple(run)) for run in spec.scheme.runs(new_keys, _MAX_PARTITIONS_PER_RUN)]
-    asked |= {key: (1, now.timestamp()) for key in new_keys}
-    cursor = {"through": max(through or keys[-1], keys[-1]), "missing": late, "asked": asked}
-    return groups, cursor
-
-
-def _again(
-    context: dg.SensorEvaluationContext,
-    spec: ModelSpec,
-    asked: Mapping[str, tuple[int, float]],
-    now: float,
-) -> tuple[list[_Group], dict[str, tuple[int, float]]]:
-    """Partitions whose run ended without a drift report, to be asked for again, and the rest.
-
-    A partition that got as far as any of its run was held up by another of the same range (a bad
-    day): these go again together and at once. The others failed themselves and go again alone, after
-    ever longer waits, since a source comes back and data is mended; when `RETRY_AFTER_SECONDS` is
-    used up, a person decides.
-    """
-    if not asked or spec.scheme is None:
-        return [], {}
-    done = context.instance.get_materialized_partitions(asset_key(spec.name, "drift_report"))
-    open_ = {
-        key: (int(times), float(at))
-        for key, (times, at) in asked.items()
-        if key not in done and times <= len(RETRY_AFTER_SECONDS)
-    }
-    if not open_:
-        return [], {}
-    reached: set[str] = set()
-    for stage in ("features", "raw_data"):
-        keys = context.instance.get_materialized_partitions(asset_key(spec.name, stage))
-        reached = reached or (set(keys) & set(open_))
-    held_up = [key for key, (times, _) in sorted(open_.items()) if times == 1 and key in reached]
-    alone = [
-        [key]
-        for key, (times, at) in sorted(open_.items())
-        if key not in held_up and now - at >= RETRY_AFTER_SECONDS[times - 1]
-    ][:_MAX_REQUESTS_PER_TICK]
-    whole = spec.scheme.runs(held_up, _MAX_PARTITIONS_PER_RUN)
-    due = [key for run in (*whole, *alone) for key in run]
-    groups = [_Group(tuple(run), attempt=open_[run[-1]][0] + 1) for run in (*whole, *alone)]
-    return groups, open_ | {key: (open_[key][0] + 1, now) for key in due}
-
-
-def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> dg.RunRequest:
-    keys, names = group.keys, [spec.name for spec in specs]
-    selection = [
-        key
-        for spec in specs
-        for key in monitor_keys(spec.name, guarded=spec.gate.guard is not None)
-    ]
-    unpartitioned = keys[0].startswith("version ")
-    tags = {
-        Tag.KIND: "monitor",
-        Tag.TRIGGER: "arrival",
-        # One at a time and in order: look-backs and alarms read what the run before has written.
-        Tag.QUEUE: _queue(queue),
-        **({Tag.MODEL: names[0]} if len(names) == 1 else {Tag.MODELS: ",".join(names)}),
-        # Models with requests of their own are never batched.
-        **(run_tags(specs[0], selection) if len(specs) == 1 else {}),
-    }
-    if len(keys) > 1:
-        tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
-    return dg.RunRequest(
-        run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
-        asset_selection=selection,
-        partition_key=keys[0] if len(keys) == 1 and not unpartitioned else None,
-        tags=tags,
-    )
 
 
 # ------------------------------------------------------------------------------------- drift
@@ -287,71 +101,96 @@ def _drift(
 ) -> dg.SensorResult | dg.SkipReason:
     """Reads the drift reports that landed since the last tick and retrains the models whose alarm
     is raised, if their policy agrees. A model whose retraining is in flight is asked again later, and
-    so is one whose run failed before its candidate was judged: after 1, 10 and 60 minutes."""
+    so is one whose run failed before its candidate was judged: after 1, 10 and 60 minutes. Where most
+    models of a group begin to drift within an hour, the data is suspected: one alert, and their drift
+    retrainings are held."""
     from retrain_assets.errors import LedgerError
 
     platform: Platform = context.resources.platform
-    cursor: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
-    answers: list[Answer] = []
+    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    read: dict[str, int] = {n: at for n, at in cursor.get("read", {}).items() if n in specs}
+    turn, suspects = Turn.stored(cursor), Suspects.stored(cursor)
     try:
-        states = observe(context.instance, platform.ledger, specs.values())
-        for name, state in states.items():
-            latest = state.latest.get("drift_report")
-            if latest is None or latest.storage_id <= cursor.get(name, 0):
-                continue
-            if state.spec.retrain.conditions_needed > 1:
-                continue  # what takes several conditions is decided where all of them are looked at
-            if _requested(answers) >= _MAX_REQUESTS_PER_TICK:
-                break
-            alarmed = _alarmed_report(context, state, cursor.get(name), latest)
-            found = None if alarmed is None else _answer_to(context, state, platform, alarmed)
-            if found is not None:
-                answers.append(found)
-            if found is None or not found.asked_again:
-                cursor[name] = latest.storage_id
-            elif name not in cursor:
-                # Without a cursor only the latest report counts, and a newer one would hide this one.
-                cursor[name] = latest.storage_id - 1
-        requests = recorded(platform.decisions, answers)
+        chosen = turn.choose(context.instance, specs)
+        states = observe(
+            context.instance, platform.ledger, (specs[n] for n in chosen), running=turn.running
+        )
+        began = suspects.update(states, specs, platform.settings)
+        asking = _alarmed(context, states, read)
+        questions = [
+            Question(states[name], one.partition, ("drift",), one,
+                     suspect_data=suspects.text(states[name].spec, platform.settings))
+            for name, one in asking.items()
+        ]  # fmt: skip
+        found = answers(context.instance, platform, questions, limit=_MAX_RETRAININGS_PER_TICK)
+        requests = recorded(platform, [one for one in found if one is not None])
     except LedgerError as error:
         return _undecided(context, error)
-    text = json.dumps(cursor, sort_keys=True)
-    if not requests:
-        context.update_cursor(text)
-        waiting = [f"{one.model}: {', '.join(one.decision.reasons)}" for one in answers]
-        return dg.SkipReason(_first_few(waiting) or "no new report raises the alarm")
-    return dg.SensorResult(run_requests=requests, cursor=text)
+    _queue_again(turn, asking, found)
+    for name, one in zip(asking, found, strict=True):
+        newest = states[name].latest["drift_report"].storage_id
+        if one is not None and not one.asked_again:
+            read[name] = newest
+        elif name not in read:
+            # Without a cursor only the latest report counts, and a newer one would hide this one.
+            read[name] = newest - 1
+    suspects.tell(began, specs, platform.settings, context.log)
+    context.update_cursor(
+        json.dumps({"read": read, **turn.to_store(), **suspects.to_store()}, sort_keys=True)
+    )
+    return _asked_for(requests, found, "no new report raises the alarm")
 
 
-def _answer_to(
-    context: dg.SensorEvaluationContext, state: ModelState, platform: Platform, alarmed: Latest
-) -> Answer:
-    return answer(
-        context.instance,
-        state,
-        platform,
-        alarmed.partition,
-        only=("drift",),
-        report=alarmed,
-        run_key=str(alarmed.storage_id) if state.spec.scheme else _content(state),
+def _alarmed(
+    context: dg.SensorEvaluationContext,
+    states: Mapping[str, ModelState],
+    read: dict[str, int],
+) -> dict[str, Latest]:
+    """By model the report that raises the alarm and is not answered; the others count as read."""
+    found: dict[str, Latest] = {}
+    for name, state in states.items():
+        latest = state.latest.get("drift_report")
+        if latest is None or latest.storage_id <= read.get(name, 0):
+            continue
+        # What takes several conditions is decided where all of them are looked at; what its monitor
+        # run decides itself, when that has ended.
+        if state.spec.retrain.conditions_needed > 1 or state.decides_itself:
+            continue
+        alarmed = _alarmed_report(context, state, read.get(name), latest)
+        if alarmed is None:
+            read[name] = latest.storage_id
+        else:
+            found[name] = alarmed
+    return found
+
+
+def _queue_again(turn: Turn, asking: Iterable[str], found: Sequence[Answer | None]) -> None:
+    """Models that the tick did not get to come first in the next one, open questions at the end."""
+    answered = list(zip(asking, found, strict=True))
+    turn.again(
+        open_=[name for name, one in answered if one is not None and one.asked_again],
+        first=[name for name, one in answered if one is None],
     )
 
 
-def _requested(answers: Sequence[Answer]) -> int:
-    return sum(one.request is not None for one in answers)
+def _asked_for(
+    requests: Sequence[dg.RunRequest], found: Sequence[Answer | None], nothing: str
+) -> dg.SensorResult | dg.SkipReason:
+    """The tick's runs, or why there are none: what waits, else `nothing`."""
+    if requests:
+        return dg.SensorResult(run_requests=requests)
+    waiting = [
+        f"{one.model}: {', '.join(one.decision.reasons)}"
+        for one in found
+        if one is not None and one.decision.trigger is not None
+    ]
+    return dg.SkipReason(_first_few(waiting) or nothing)
 
 
 def _undecided(context: dg.SensorEvaluationContext, error: Exception) -> dg.SkipReason:
     """A tick without the ledger: nothing is requested that is not on record, and the cursor stays."""
     context.log.error(str(error))
     return dg.SkipReason(f"nothing was decided: {error}")
-
-
-def _content(state: ModelState) -> str:
-    """Fingerprint of an unpartitioned feature table: a retraining reads and writes it again, so that
-    its storage id would change with every attempt."""
-    features = state.latest.get("features")
-    return str(features.metadata.get("fingerprint")) if features else ""
 
 
 def _first_few(lines: Sequence[str], limit: int = 5) -> str:
@@ -369,7 +208,7 @@ def _alarmed_report(
     latest counts: old alarms were answered by whoever answered then. A report that was measured
     against a former champion raises no alarm about the present one.
     """
-    if after is None:
+    if after is None or state.alarms(latest):
         return latest if state.alarms(latest) else None
     key = asset_key(state.spec.name, "drift_report")
     landed = context.instance.fetch_materializations(
@@ -401,42 +240,46 @@ def _freshness(
     from retrain_assets.errors import LedgerError
 
     platform: Platform = context.resources.platform
-    answers: list[Answer] = []
+    turn = Turn.stored(json.loads(context.cursor) if context.cursor else {})
     try:
-        states = observe(context.instance, platform.ledger, specs.values())
-        for state in states.values():
-            if _requested(answers) >= _MAX_REQUESTS_PER_TICK:
-                break
-            features, report = state.latest.get("features"), state.latest.get("drift_report")
-            if features is None:
-                continue
-            moment = features.partition or _content(state)
-            if state.vacancy is not None:  # the first champion of this data was asked for before
-                moment += f"|after {state.vacancy.sequence}"
-            jointly = state.spec.retrain.conditions_needed > 1
-            found = answer(
-                context.instance,
-                state,
-                platform,
-                features.partition,
-                only=(*_BY_ITSELF, "drift") if jointly else _BY_ITSELF,
-                report=report,
-                run_key=moment,
+        chosen = turn.choose(context.instance, specs)
+        states = observe(
+            context.instance, platform.ledger, (specs[n] for n in chosen), running=turn.running
+        )
+        asking = [s for s in states.values() if "features" in s.latest and not s.decides_itself]
+        questions = [_by_itself(state) for state in asking]
+        found = [
+            _worth_a_row(state, one)
+            for state, one in zip(
+                asking,
+                answers(context.instance, platform, questions, limit=_MAX_RETRAININGS_PER_TICK),
+                strict=True,
             )
-            # Between features and report of a partition nothing is known yet that is worth a row.
-            seen = report is not None and report.partition == features.partition
-            answers.append(found if seen or found.decision.trigger else found.unrecorded())
-        requests = recorded(platform.decisions, answers)
+        ]
+        requests = recorded(platform, [one for one in found if one is not None])
     except LedgerError as error:
         return _undecided(context, error)
-    if not requests:
-        waiting = [
-            f"{one.model}: {', '.join(one.decision.reasons)}"
-            for one in answers
-            if one.decision.trigger is not None
-        ]
-        return dg.SkipReason(_first_few(waiting) or "no champion needs to be retrained")
-    return dg.SensorResult(run_requests=requests)
+    _queue_again(turn, (state.spec.name for state in asking), found)
+    context.update_cursor(json.dumps(turn.to_store(), sort_keys=True))
+    return _asked_for(requests, found, "no champion needs to be retrained")
+
+
+def _by_itself(state: ModelState) -> Question:
+    """What this sensor asks; drift only where several conditions are needed."""
+    jointly = state.spec.retrain.conditions_needed > 1
+    return Question(
+        state,
+        state.latest["features"].partition,
+        (*BY_ITSELF, "drift") if jointly else BY_ITSELF,
+        state.latest.get("drift_report"),
+    )
+
+
+def _worth_a_row(state: ModelState, found: Answer | None) -> Answer | None:
+    """Between features and report of a partition nothing is known yet that is worth a row."""
+    report, features = state.latest.get("drift_report"), state.latest["features"]
+    seen = report is not None and report.partition == features.partition
+    return found if found is None or seen or found.decision.trigger else found.unrecorded()
 
 
 # ------------------------------------------------------------------- the registry follows the ledger

@@ -15,7 +15,7 @@ import dagster as dg
 
 from retrain_assets.fleet.snapshot import Snapshot
 from retrain_assets.fleet.status import Freshness, State, StatusRow, freshness_of
-from retrain_assets.orchestration.keys import Tag
+from retrain_assets.orchestration.keys import Tag, trigger_and_reason
 from retrain_assets.orchestration.observe import ModelState, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.why import explained
@@ -280,7 +280,7 @@ def _state_of(
         if judged is not None and judged.run_id == run.run_id and judged.verdict != "promote":
             return "rejected", f"v{judged.version} was not promoted: {judged.sentence}"
         if run.tags.get(Tag.KIND) == "retrain":
-            trigger = run.tags.get(Tag.TRIGGER)
+            trigger = trigger_and_reason(run.tags, state.spec.name).get("trigger")
             return "failing", f"the last retraining ({trigger}) failed; the champion stays"
         return "failing", "the last run failed; see the Dagster UI"
     if state.in_flight:

@@ -31,7 +31,7 @@ def explain(platform: Platform, model: str, last: int) -> list[Explained]:
     gains = {look.version: look.gain for look in platform.ledger.outcomes(model)}
     runs: Mapping[str, tuple[str, str]] = {}
     if any(one.action == "retrain" and one.state not in judgements for one in entries):
-        runs = _runs(platform.settings, model)
+        runs = _runs(platform.settings, model, [one.state for one in entries])
     return [explained(one, judgements.get(one.state), gains, runs) for one in entries]
 
 
@@ -66,19 +66,19 @@ def explained(
     )
 
 
-def _runs(settings: Settings, model: str) -> dict[str, tuple[str, str]]:
-    """The newest run of each recent decision."""
+def _runs(settings: Settings, model: str, states: list[str]) -> dict[str, tuple[str, str]]:
+    """The newest run of each decision."""
     import dagster as dg
 
     from retrain_assets.orchestration.status import local_instance
 
+    tag = Tag.decision(model)
     with local_instance(settings) as instance:
         records: Sequence[dg.RunRecord] = instance.get_run_records(
-            filters=dg.RunsFilter(tags={Tag.KIND: "retrain", Tag.MODEL: model}),
-            limit=_RECENT_RUNS,
+            filters=dg.RunsFilter(tags={tag: states}), limit=_RECENT_RUNS
         )
     found: dict[str, tuple[str, str]] = {}
     for record in records:  # newest first
         run = record.dagster_run
-        found.setdefault(run.tags.get(Tag.DECISION, ""), (run.run_id, run.status.value.lower()))
+        found.setdefault(run.tags[tag], (run.run_id, run.status.value.lower()))
     return found

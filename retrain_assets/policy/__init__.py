@@ -2,5 +2,17 @@
 
 from retrain_assets.policy.decide import Decision, Trigger, decide
 from retrain_assets.policy.evidence import Evidence, History, PastRun
+from retrain_assets.policy.suspect import Reported, SuspectRule, Suspicion, suspected
 
-__all__ = ["Decision", "Evidence", "History", "PastRun", "Trigger", "decide"]
+__all__ = [
+    "Decision",
+    "Evidence",
+    "History",
+    "PastRun",
+    "Reported",
+    "SuspectRule",
+    "Suspicion",
+    "Trigger",
+    "decide",
+    "suspected",
+]

@@ -15,6 +15,7 @@ Guards, and whom they hold back:
 
     enough_data                        everybody
     in_flight, bad_data, budget        all but a person
+    suspect_data                       drift
     new_data, cooldown, backoff        the first champion, follow-ups and the conditions; where
                                        `change` fired, new_data does not ask for any: the same data
                                        gives another model
@@ -46,7 +47,7 @@ class Decision:
 
     Attributes:
         action: `retrain`; `wait`: no reason, or a guard overruled it; `hold`: there is a reason,
-            but a retraining is in flight: ask again when it has ended.
+            but a retraining is in flight or the data is suspected: ask again when that has ended.
         trigger: the first trigger that fired in the order of the module, None where none did or too
             few conditions hold.
         reasons: plain sentences: what fired, with its numbers; then, each beginning with "but", what
@@ -89,10 +90,9 @@ def decide(retrain: Retrain, evidence: Evidence, history: History, now: datetime
     texts = (*reasons, *(text for _, text in held))
     if not held:
         return Decision("retrain", trigger, texts, fired)
-    # What waits for a running retraining is asked again; but no run brings data that is not there.
-    action: Literal["hold", "wait"] = (
-        "hold" if "in_flight" in names and "enough_data" not in names else "wait"
-    )
+    # What passes by itself is asked again; but no run brings data that is not there.
+    passing = "in_flight" in names or "suspect_data" in names
+    action: Literal["hold", "wait"] = "hold" if passing and "enough_data" not in names else "wait"
     return Decision(action, trigger, texts, fired, names)
 
 
@@ -151,6 +151,8 @@ def _held(
             ("in_flight", guards.in_flight(history)),
             ("bad_data", guards.bad_data(evidence)),
         ]
+    if trigger == "drift":
+        found.append(("suspect_data", guards.suspect_data(history)))
     if trigger not in ("on_demand", "schedule"):
         if "change" not in fired:
             found.append(("new_data", guards.new_data(retrain, evidence, history, now)))

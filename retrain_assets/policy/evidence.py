@@ -78,9 +78,12 @@ class History:
         last_retraining: end of the data of the latest finished candidate, promoted or not.
         rejections: candidates since the last promotion.
         runs: retrainings of at least the last 7 days, in any order; None where nobody has looked.
+        suspect_data: why the drift is more likely one of the data than of the world, since many
+            models drifted together; "" where nothing says so.
     """
 
     in_flight: bool = False
     last_retraining: datetime | None = None
     rejections: int | None = None
     runs: Sequence[PastRun] | None = None
+    suspect_data: str = ""

@@ -20,10 +20,18 @@ __all__ = [
     "enough_data",
     "in_flight",
     "new_data",
+    "suspect_data",
 ]
 
 GuardName = Literal[
-    "enough_data", "in_flight", "bad_data", "new_data", "cooldown", "backoff", "budget"
+    "enough_data",
+    "in_flight",
+    "bad_data",
+    "suspect_data",
+    "new_data",
+    "cooldown",
+    "backoff",
+    "budget",
 ]
 
 WEEK = timedelta(days=7)
@@ -46,6 +54,11 @@ def bad_data(evidence: Evidence) -> str | None:
     if not evidence.bad_data:
         return None
     return f"but the newest data is bad ({evidence.bad_data}); it must be mended first"
+
+
+def suspect_data(history: History) -> str | None:
+    """Many models drifted together, which tells of the data rather than of the world."""
+    return f"but {history.suspect_data}" if history.suspect_data else None
 
 
 def new_data(retrain: Retrain, evidence: Evidence, history: History, now: datetime) -> str | None:

@@ -69,6 +69,8 @@ def entry_of(
     past = asdict(history)
     # How long past runs are ago changes with every tick; which guard they hold up does not.
     past.pop("runs")
+    if not history.suspect_data:
+        past.pop("suspect_data")  # a state of affairs that the ledger knows stays the same
     document = {"evidence": known, "history": past}
     content = json.loads(json.dumps(document, default=_text))
     state = [partition, decision.action, decision.trigger, decision.fired, decision.held, asked_by]

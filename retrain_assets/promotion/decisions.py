@@ -149,15 +149,22 @@ class Decisions:
             rows = connection.execute(query.group_by(table.c.model)).all()
         return {model: int(count) for model, count in rows}
 
-    def rejections(self, model: str) -> int:
-        """Candidates that did not pass since the last promotion, each version of a partition once."""
-        found: set[tuple[str | None, str]] = set()
-        for one in self.judgements(model):
-            if one.verdict == "promote":
-                found.clear()
-            elif one.verdict in ("reject", "undecided"):
-                found.add((one.partition, one.version))
-        return len(found)
+    def rejections(self, models: Collection[str]) -> dict[str, int]:
+        """By model, candidates that did not pass since the last promotion, each version of a
+        partition once. One query."""
+        import sqlalchemy as sa
+
+        table = judgements()
+        columns = (table.c.model, table.c.verdict, table.c.partition, table.c.version)
+        query = _narrowed(sa.select(*columns), table, models).order_by(table.c.id)
+        found: dict[str, set[tuple[str | None, str]]] = {name: set() for name in models}
+        with self._database.transaction() as connection:
+            for model, verdict, partition, version in connection.execute(query):
+                if verdict == "promote" and model in found:
+                    found[model].clear()
+                elif verdict in ("reject", "undecided") and model in found:
+                    found[model].add((partition, version))
+        return {name: len(candidates) for name, candidates in found.items()}
 
     # -- data -------------------------------------------------------------------------------------
 

@@ -596,6 +596,14 @@ class Retrain(Section):
         None, description="What may be used up in 7 days, by the schedule too."
     )
 
+    inline: bool = Field(
+        False,
+        description=(
+            "Whether the run that measures drift takes the decision too and goes on to retrain: within "
+            "a second, without a second process. A backlog of partitions goes the sensors' way."
+        ),
+    )
+
     @property
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions that are on, in the order in which they are reported."""
@@ -971,8 +979,8 @@ class ModelSpec(Section):
             )
         problems += [
             f"retrain.{field}: only with partitions"
-            for field in ("on_performance", "cost", "on_new_partitions", "follow_up")
-            if getattr(self.retrain, field) is not None
+            for field in ("on_performance", "cost", "on_new_partitions", "follow_up", "inline")
+            if getattr(self.retrain, field)
         ]
         if self.retrain.min_new_partitions > 1:
             problems.append("retrain.min_new_partitions: only with partitions")

@@ -89,8 +89,7 @@ def test_rejections_count_each_candidate_once_since_the_last_promotion(
                 ("undecided", "4"), ("awaiting", "5")]  # fmt: skip
     for n, (verdict, version) in enumerate(verdicts):
         decisions.record_judgement(judgement(f"run {n}", verdict, version))
-    assert decisions.rejections("churn") == 2
-    assert decisions.rejections("sales") == 0
+    assert decisions.rejections(["churn", "sales"]) == {"churn": 2, "sales": 0}
 
 
 def test_bad_data_is_recorded_once_and_mending_only_where_it_was_bad(decisions: Decisions) -> None:

@@ -24,8 +24,8 @@ def asked_for(world: World) -> list[tuple[str, ...]]:
 def age(world: World, seconds: float) -> None:
     """Let the cursor believe that its requests are `seconds` older."""
     cursor = json.loads(world.loop.cursors["arrivals"])
-    for model in cursor.values():
-        model["asked"] = {key: [n, at - seconds] for key, (n, at) in model["asked"].items()}
+    for model in cursor["models"].values():
+        model["asked"] = {key: [n, at - seconds, f] for key, (n, at, f) in model["asked"].items()}
     world.loop.cursors["arrivals"] = json.dumps(cursor)
 
 

@@ -1,6 +1,7 @@
 """Settings: what follows from the home folder, and errors that name the variable."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
         "home": str(tmp_path), "storage": "s3://s", "mlflow_uri": "http://m",
         "mlflow_artifacts": "s3://m", "ledger_url": "postgresql+psycopg2://l", "executor": "k8s",
         "sensor_interval_seconds": "30", "automation": "false", "dagster_url": "https://d",
-        "mlflow_url": "https://l", "models": "churn,sales",
+        "parallel_runs": "2", "batch_size": "3", "suspect_models": "4", "suspect_share": "0.25",
+        "suspect_window": "2h", "suspect_hold": "3d", "models": "churn,sales", "mlflow_url": "https://l",
     }  # fmt: skip
     assert set(values) == set(Settings.model_fields)
     for name, value in values.items():
@@ -76,7 +78,9 @@ def test_every_setting_is_read_from_its_variable(tmp_path, monkeypatch):
     settings = Settings.load()
     read = {name: getattr(settings, name) for name in values}
     assert read == values | {
-        "home": tmp_path, "sensor_interval_seconds": 30, "automation": False,
+        "home": tmp_path, "sensor_interval_seconds": 30, "automation": False, "parallel_runs": 2,
+        "batch_size": 3, "suspect_models": 4, "suspect_share": 0.25,
+        "suspect_window": timedelta(hours=2), "suspect_hold": timedelta(days=3),
         "models": ("churn", "sales"),
     }  # fmt: skip
 

@@ -22,7 +22,7 @@ def line(made: logging.LogRecord) -> dict[str, str]:
 
 
 def test_a_retraining_names_its_decision() -> None:
-    tags = {"retrain/model": "churn", "retrain/kind": "retrain", "retrain/decision": "d1",
+    tags = {"retrain/model": "churn", "retrain/kind": "retrain", "retrain.decision/churn": "d1",
             "dagster/partition": "2024-01-06"}  # fmt: skip
     found = line(
         record(20, "trained", job_tags=tags, run_id="r1", step_key="churn__candidate_model")

@@ -1,0 +1,263 @@
+"""Our platform on the retraining work that `shared/bench/orchestrators` gives every orchestrator.
+
+    RETRAIN_ROOT=DATA python bench/fleet/orchestrators/ours.py fleet --models 50 --jobs 2 --run RUN
+    RETRAIN_ROOT=DATA python bench/fleet/orchestrators/ours.py compare --models 50 --jobs 2 --rounds 3
+
+`fleet` is what `retrain now` does: models are grouped into runs by `batching.grouped`, the runs are executed
+by `now.Workers` with `now.executed`, on a sqlite Dagster instance, by definitions of the run's models alone;
+five assets a model, partitioned, with keys, groups, descriptions, owners, tags, kinds, checks, code versions and
+metadata as the factory gives them, built by decorators as there. Not in it: specs, the decision and the
+promotion ledger, MLflow and the tables' IO manager, since the work brings its own counterparts (files in
+folders, a champion by atomic rename); the five functions are called as they are, and paths passed on.
+
+`compare` alternates the floor (plain calls in as many processes), one Dagster process without any of
+this (a run over all models, in process), and ours; CPU is that of the whole process tree. Needs
+`retrain_work.py` and `measure.py` on the path, and its data (`python -c "import retrain_work as w; w.make_data(50)"`).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_model")
+LIBRARIES = ["dagster", "numpy", "pandas", "pyarrow.parquet", "scipy.stats", "lightgbm"]
+PARTITION = "2024-01-01"
+INSTANCE = "telemetry: {enabled: false}\npython_logs: {python_log_level: INFO}\n"
+"""As the project's dagster.yaml; it says nothing about how events are stored."""
+
+
+def ctx_of(model: str, run: str, stage: str, ctx: dict[str, Any] | None) -> dict[str, Any]:
+    """One of the five functions."""
+    import retrain_work as work
+
+    function = getattr(work, work.STEPS[STAGES.index(stage)])
+    found: dict[str, Any] = function(model, run) if ctx is None else function(ctx)
+    return found
+
+
+# -- ours -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a worker needs beside the batch: a run request's content, and where the instance is."""
+
+    home: str
+    run: str
+
+
+def assets_of(model: str, run: str) -> Iterator[Any]:
+    """The five assets of a model, as `factory.model_assets` builds them."""
+    import dagster as dg
+
+    partitions = dg.DailyPartitionsDefinition(start_date=PARTITION)
+    upstream: str | None = None
+    for stage in STAGES:
+        key = dg.AssetKey([model, stage])
+        decorate = dg.asset(
+            key=key,
+            ins={"ctx": dg.AssetIn(dg.AssetKey([model, upstream]))} if upstream else {},
+            partitions_def=partitions,
+            check_specs=[dg.AssetCheckSpec("passed", asset=key)],
+            description="One step of the work.",
+            group_name="fleet",
+            kinds={"parquet"},
+            owners=["team:bench"],
+            tags={"retrain/model": model},
+            code_version="1",
+        )
+        yield decorate(body(model, run, stage, first=upstream is None))
+        upstream = stage
+
+
+def body(model: str, run: str, stage: str, *, first: bool) -> Any:
+    import dagster as dg
+
+    def finished(found: dict[str, Any]) -> Iterator[Any]:
+        numbers = {name: x for name, x in found.items() if isinstance(x, int | float | str)}
+        yield dg.Output(found, metadata=numbers)
+        yield dg.AssetCheckResult(passed=True, check_name="passed")
+
+    def start(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from finished(ctx_of(model, run, stage, None))
+
+    def step(context: dg.AssetExecutionContext, ctx: dict[str, Any]) -> Iterator[Any]:
+        yield from finished(ctx_of(model, run, stage, ctx))
+
+    return start if first else step
+
+
+def work_on(batch: Any) -> Any:
+    """Execute one run, in a worker."""
+    import dagster as dg
+
+    from retrain_assets.orchestration.keys import Tag
+    from retrain_assets.orchestration.now import executed
+
+    asked: Asked = batch.argument
+    definitions = dg.Definitions(assets=[a for m in batch.models for a in assets_of(m, asked.run)])
+    request = dg.RunRequest(
+        asset_selection=[dg.AssetKey([m, stage]) for m in batch.models for stage in STAGES],
+        partition_key=PARTITION,
+        tags={
+            Tag.KIND: "retrain", Tag.TRIGGER: "on_demand", Tag.MODELS: ",".join(batch.models),
+            **{Tag.request(m): asked.run for m in batch.models},
+            **{Tag.decision(m): asked.run for m in batch.models},
+        },
+    )  # fmt: skip
+    with dg.DagsterInstance.from_config(asked.home) as instance:
+        return executed(definitions, instance, request, batch)
+
+
+def fleet(models: int, jobs: int, run: str) -> None:
+    """All models through our workers."""
+    from retrain_assets.orchestration.now import Workers
+
+    with Workers(jobs, LIBRARIES) as workers, tempfile.TemporaryDirectory() as home:
+        import dagster as dg
+        import retrain_work as work
+
+        from retrain_assets.orchestration.batching import Wanted, grouped
+        from retrain_assets.orchestration.now import Batch
+
+        Path(home, "dagster.yaml").write_text(INSTANCE, encoding="utf-8")
+        wanted = [
+            Wanted(spec_of(name), PARTITION, name, 1, "on_demand", "asked", run)
+            for name in work.model_ids(models)
+        ]
+        batches = [
+            Batch(str(uuid.uuid4()), tuple(w.spec.name for w in part), work_on, Asked(home, run))
+            for part in grouped(wanted, jobs, 10)
+        ]
+        with dg.DagsterInstance.from_config(home) as instance:
+            failed = [d for _, d in workers.execute(batches, instance) if d is None or d.errors]
+    if failed:
+        raise SystemExit(f"failed: {failed}")
+
+
+def spec_of(name: str) -> Any:
+    from retrain_assets.spec.model import ModelSpec
+
+    return ModelSpec.model_validate(
+        {
+            "name": name,
+            "partitions": {"every": "day", "start": date(2024, 1, 1)},
+            "source": {"python": "retrain_work:load_raw"},
+            "target": "y",
+            "task": "binary",
+            "train": {"window": 6, "holdout": 2},
+        }
+    )
+
+
+# -- the others -----------------------------------------------------------------------------------
+
+
+def dagster_alone(models: int, run: str) -> None:
+    """All models in one run of one Dagster process, with bare assets."""
+    import dagster as dg
+    import retrain_work as work
+
+    with tempfile.TemporaryDirectory() as home:
+        Path(home, "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+        assets = []
+        for model in work.model_ids(models):
+            upstream: str | None = None
+            for stage in STAGES:
+                ins = {"ctx": dg.AssetIn(f"{model}_{upstream}")} if upstream else {}
+                decorate = dg.asset(name=f"{model}_{stage}", group_name=model, ins=ins)
+                assets.append(decorate(plain(model, run, stage, first=upstream is None)))
+                upstream = stage
+        with dg.DagsterInstance.from_config(home) as instance:
+            definitions = dg.Definitions(assets=assets)
+            job = definitions.resolve_implicit_global_asset_job_def()
+            if not job.execute_in_process(instance=instance).success:
+                raise SystemExit("failed")
+
+
+def plain(model: str, run: str, stage: str, *, first: bool) -> Any:
+    def start() -> dict[str, Any]:
+        return ctx_of(model, run, stage, None)
+
+    def step(ctx: dict[str, Any]) -> dict[str, Any]:
+        return ctx_of(model, run, stage, ctx)
+
+    return start if first else step
+
+
+def one_of_floor(asked: tuple[str, str]) -> None:
+    import retrain_work as work
+
+    work.run_all(*asked)
+
+
+def floor(models: int, jobs: int, run: str) -> None:
+    """The functions, called in plain Python processes."""
+    import retrain_work as work
+
+    with ProcessPoolExecutor(jobs) as pool:
+        list(pool.map(one_of_floor, [(model, run) for model in work.model_ids(models)]))
+
+
+def compare(models: int, jobs: int, rounds: int, who: list[str]) -> None:
+    """CPU of the process tree of each, in turn; the ratio to the floor of the same round."""
+    import measure as process_tree
+
+    measure = str(process_tree.__file__)
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in who}
+    for number in range(rounds):
+        for name in who:
+            run = f"{name}{number}{int(time.time())}"
+            command = [sys.executable, __file__, name, "--models", str(models), "--jobs", str(jobs)]
+            counted = [sys.executable, measure, *command, "--run", run]
+            done = subprocess.run(counted, check=True, capture_output=True, text=True)
+            tree = json.loads(done.stdout.strip().splitlines()[-1])
+            cpu, wall = tree["cpu"], tree["wall"]
+            folder = Path(os.environ["RETRAIN_ROOT"]) / "steps"
+            steps = [len(f.read_text().splitlines()) for f in folder.glob(f"*-{run}.jsonl")]
+            if steps != [5] * models:
+                raise SystemExit(f"{name}: {sum(steps)} steps instead of {5 * models}")
+            ratio = cpu / found["floor"][number][0] if name != "floor" else 1.0
+            found[name].append((cpu, wall, ratio))
+            print(
+                json.dumps({"who": name, "cpu": round(cpu, 1), "ratio": round(ratio, 2)}),
+                flush=True,
+            )
+    for name, rows in found.items():
+        cpu, wall, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:<10} {cpu:8.1f} CPU s {wall:8.1f} s {ratio:6.2f} x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("verb", choices=["fleet", "floor", "dagster", "compare"])
+    parser.add_argument("--models", type=int, default=50)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--run", default="r0")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--who", default="floor,fleet,dagster")
+    asked = parser.parse_args()
+    if asked.verb == "compare":
+        compare(asked.models, asked.jobs, asked.rounds, asked.who.split(","))
+    elif asked.verb == "dagster":
+        dagster_alone(asked.models, asked.run)
+    elif asked.verb == "floor":
+        floor(asked.models, asked.jobs, asked.run)
+    else:
+        fleet(asked.models, asked.jobs, asked.run)
+
+
+if __name__ == "__main__":
+    main()
