@@ -6,10 +6,10 @@ HOME_DIR := $(if $(RETRAIN_HOME),$(RETRAIN_HOME),.retrain)
 PORT ?= 3000
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo dev test lint lock schema clean
+.PHONY: help install demo dev test test-k8s lint lock schema clean
 
 help:  ## This list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP)  ## Create .venv from requirements.lock (hashes checked); quick when nothing changed
 
@@ -38,15 +38,21 @@ dev: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## The Dagster UI with sensors a
 test: $(STAMP)  ## All tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+test-k8s: $(STAMP)  ## Tests on a real cluster: ../shared/kube, or KUBECONFIG and RETRAIN_K8S_HOST
+	@$(BIN)/pytest -n 0 -m k8s tests/k8s
+
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-lock: ## Resolve the newest versions that pyproject.toml allows
+lock: ## Resolve the newest versions that pyproject.toml allows; requirements-runtime.lock is the image's part
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header -q --upgrade -o requirements.lock
+	@$(BIN)/uv pip compile pyproject.toml --extra k8s --extra postgres --extra s3 --extra examples \
+	  --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q \
+	  --constraints requirements.lock -o requirements-runtime.lock
 
 schema: $(STAMP)  ## Write model_specs/schema.json and the field reference again
 	@$(BIN)/python -m retrain_assets.spec.schema

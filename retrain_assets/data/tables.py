@@ -4,7 +4,8 @@ Belongs here: paths, atomic writes, reading several partitions as one table, fin
 what a table means, partitions as times (`spec.partitions`), and who asks for it.
 
 A file is whole or absent. On a local disk it is written under a temporary name in the same folder,
-synced and renamed; on an object store it is one put. Equal tables give equal bytes, so the SHA-256
+synced and renamed; on an object store it is one put, or an upload in parts that its last request makes
+visible. Equal tables give equal bytes, so the SHA-256
 of a file is the fingerprint of its content (for one version of Arrow).
 
 Layout: `{base}/tables/{model}/{table}/{partition}.parquet`,
@@ -201,6 +202,15 @@ class TableStore:
         return root
 
     @cached_property
+    def _failures(self) -> tuple[type[Exception], ...]:
+        """What the filesystem raises when it cannot be used: the S3 client has errors of its own."""
+        if self._is_local or "s3" not in self._root.protocol:
+            return (OSError,)
+        from botocore.exceptions import BotoCoreError
+
+        return (OSError, BotoCoreError)
+
+    @cached_property
     def _is_local(self) -> bool:
         return isinstance(self._root, Path)
 
@@ -230,8 +240,9 @@ class TableStore:
                 _replace_file(Path(path.path), data)
             else:
                 path.fs.pipe_file(path.path, data)
-        except OSError as error:
-            raise TableError(f"{path}: cannot be written: {error.strerror or error}") from error
+        except self._failures as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TableError(f"{path}: cannot be written: {reason}") from error
 
     def _get(self, paths: Sequence[UPath]) -> list[bytes | None]:
         """Contents in order, None where there is no such file; object stores are read at once."""
@@ -266,6 +277,8 @@ class TableStore:
             return bool(fs.info(path.path)["type"] == "file")
         except FileNotFoundError:
             return False
+        except self._failures as error:
+            raise TableError(f"{path}: cannot be looked for: {error}") from error
 
     def _keys(self, folder: UPath, ending: str) -> list[str]:
         fs = self._root.fs
@@ -274,6 +287,8 @@ class TableStore:
             paths = fs.ls(folder.path, detail=False)
         except FileNotFoundError:
             return []
+        except self._failures as error:
+            raise TableError(f"{folder}: cannot be listed: {error}") from error
         names = (path.rstrip("/").rpartition("/")[2] for path in paths)
         stems = (name.removesuffix(ending) for name in names if name.endswith(ending))
         return sorted(
@@ -521,11 +536,13 @@ class TableStore:
         """Remove a profile, if there is one, before the rows that it describes change."""
         path = self._profile(model, table, partition)
         try:
-            path.unlink()
+            # One DELETE; `unlink` asks object stores for a deletion of many, which not all know.
+            path.fs.rm_file(path.path)
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise TableError(f"{path}: cannot be removed: {error.strerror or error}") from error
+        except self._failures as error:
+            reason = getattr(error, "strerror", None) or error
+            raise TableError(f"{path}: cannot be removed: {reason}") from error
 
     # -- documents --------------------------------------------------------------------------------
 

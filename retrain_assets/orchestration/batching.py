@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag, retrain_keys
+from retrain_assets.orchestration.kubernetes import run_tags
 from retrain_assets.settings import Settings
 from retrain_assets.spec.model import ModelSpec
 
@@ -92,8 +93,8 @@ def _spread(members: list[Wanted], parallel: int, most: int) -> Iterable[list[Wa
 
 
 def _alone(one: Wanted) -> dg.RunRequest:
-    name = one.spec.name
-    return _request([one], one.run_key, {Tag.MODEL: name})
+    tags = {Tag.MODEL: one.spec.name, **run_tags(one.spec, _selection([one]))}
+    return _request([one], one.run_key, tags)
 
 
 def _together(members: list[Wanted]) -> dg.RunRequest:
@@ -108,11 +109,7 @@ def _request(members: list[Wanted], run_key: str, tags: dict[str, str]) -> dg.Ru
     reasons = sorted({one.reason for one in members})
     return dg.RunRequest(
         run_key=run_key,
-        asset_selection=[
-            key
-            for one in members
-            for key in retrain_keys(one.spec.name, partitioned=one.spec.scheme is not None)
-        ],
+        asset_selection=_selection(members),
         partition_key=first.partition,
         tags={
             Tag.KIND: "retrain",
@@ -123,3 +120,11 @@ def _request(members: list[Wanted], run_key: str, tags: dict[str, str]) -> dg.Ru
             **tags,
         },
     )
+
+
+def _selection(members: Sequence[Wanted]) -> list[dg.AssetKey]:
+    return [
+        key
+        for one in members
+        for key in retrain_keys(one.spec.name, partitioned=one.spec.scheme is not None)
+    ]

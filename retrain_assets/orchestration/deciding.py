@@ -270,7 +270,9 @@ def _attempt(instance: dg.DagsterInstance, model: str, key: str) -> tuple[int | 
         return 1, False
     if len(records) > len(RETRY_AFTER_SECONDS):
         return None, True
-    waited = datetime.now(UTC).timestamp() - records[0].create_timestamp.timestamp()
+    # From its end: Dagster's own retry of a run that died comes seconds later, and is in flight then.
+    ended = records[0].end_time or records[0].create_timestamp.timestamp()
+    waited = datetime.now(UTC).timestamp() - ended
     due = waited >= RETRY_AFTER_SECONDS[len(records) - 1]
     return (len(records) + 1 if due else None), False
 

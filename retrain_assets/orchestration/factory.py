@@ -14,6 +14,7 @@ import dagster as dg
 
 from retrain_assets.orchestration import bodies
 from retrain_assets.orchestration.keys import GUARD, REPLAY, asset_key, checks_of
+from retrain_assets.orchestration.kubernetes import gpu_pool, op_tags, resources_of
 from retrain_assets.orchestration.partitions import dagster_partitions, trailing_mapping
 from retrain_assets.spec.code import module_hash
 from retrain_assets.spec.model import FreshnessWindow, ModelSpec
@@ -192,7 +193,7 @@ def _asset(
     signature for each model: 1.6 times the CPU time of loading (bench/fleet).
     """
     scheme = spec.scheme if partitioned else None
-    key = asset_key(spec.name, stage)
+    key, resources = asset_key(spec.name, stage), resources_of(spec, stage)
     upstream = {
         name: dg.AssetDep(
             asset_key(spec.name, table),
@@ -223,6 +224,8 @@ def _asset(
         },
         required_resource_keys={"platform"},
         code_version=code_version,
+        tags=op_tags(resources),
+        pool=gpu_pool(resources),
     )
     return dg.AssetsDefinition(
         node_def=compute,

@@ -84,6 +84,7 @@ class Tag:
     TRIGGER = "retrain/trigger"
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
+    RESOURCES = "retrain/resources"
     PROCESS = "retrain/process"
     INLINE = "retrain/inline"
 

@@ -30,7 +30,7 @@ from dagster._grpc.types import ExecuteRunArgs
 from retrain_assets.orchestration.keys import QUARANTINE, Tag
 from retrain_assets.orchestration.process_tag import host, living, process_tag
 
-__all__ = ["ScopedRunLauncher"]
+__all__ = ["ScopedRunLauncher", "scope_of"]
 
 _ASSET_JOB = "__ASSET_JOB"
 
@@ -60,7 +60,7 @@ class ScopedRunLauncher(dg.DefaultRunLauncher):
         )
         child = subprocess.Popen(
             _command(arguments),
-            env={**os.environ, **_scope(run)},
+            env={**os.environ, **scope_of(run)},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -118,7 +118,7 @@ def _command(arguments: ExecuteRunArgs) -> list[str]:
     return [sys.executable, "-m", *command] if command[0] == "dagster" else command
 
 
-def _scope(run: dg.DagsterRun) -> dict[str, str]:
+def scope_of(run: dg.DagsterRun) -> dict[str, str]:
     """`RETRAIN_MODELS` for a run of models' assets; nothing where the run may need other definitions."""
     keys = [
         *(run.asset_selection or ()),

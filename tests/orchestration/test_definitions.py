@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -513,9 +514,26 @@ def test_what_the_fork_server_preloads_exists_and_starts_no_thread_pools():
     assert result.stdout.splitlines() == ["1", "[]"]
 
 
-def test_on_kubernetes_every_step_is_a_pod():
+@pytest.mark.parametrize(
+    ("stages", "in_the_run"), [(STAGES[:3], True), (STAGES[3:], False)], ids=["monitor", "retrain"]
+)
+def test_on_kubernetes_a_run_has_pods_for_its_steps_only_where_one_asks(
+    tmp_path, monkeypatch, stages, in_the_run
+):
     k8s = pytest.importorskip("dagster_k8s")
-    assert executor_of(Settings.load(executor="k8s")) is k8s.k8s_job_executor
+    asked = {"resources": {"candidate_model": {"memory": "8Gi"}}}
+    (tmp_path / "churn.yaml").write_text(yaml.safe_dump(BASE | asked))
+    settings_ = Settings.load(home=tmp_path / "home", executor="k8s")
+    job = build_definitions(tmp_path, settings_).resolve_implicit_global_asset_job_def()
+    run = job.get_subset(asset_selection={asset_key("churn", stage) for stage in stages})
+    chosen = []
+    for name, executor in {"pods": k8s.k8s_job_executor, "run": dg.in_process_executor}.items():
+        monkeypatch.setattr(
+            executor, "_executor_creation_fn", lambda _, name=name: chosen.append(name)
+        )
+    context = SimpleNamespace(job=SimpleNamespace(get_definition=lambda: run))
+    job.executor_def.executor_creation_fn(context)
+    assert chosen == ["run" if in_the_run else "pods"]
 
 
 def test_kubernetes_without_its_package_says_what_to_install(monkeypatch):

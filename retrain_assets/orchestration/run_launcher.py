@@ -1,0 +1,137 @@
+"""Run pods on Kubernetes, by an instance's `dagster.yaml`:
+
+    run_launcher:
+      module: retrain_assets.orchestration.run_launcher
+      class: RetrainRunLauncher
+      config: {...}            # that of dagster_k8s.K8sRunLauncher
+
+Belongs here: what dagster-k8s's launcher cannot know of models, or answers too soon. Does not: what a pod asks
+for (`kubernetes`), how often a run is started again (the instance's `run_retries`).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import get_job_name_from_run_id
+
+from retrain_assets.orchestration.keys import Tag
+from retrain_assets.orchestration.kubernetes import K8S_CONFIG
+from retrain_assets.orchestration.launcher import scope_of
+
+__all__ = ["RetrainRunLauncher"]
+
+
+class RetrainRunLauncher(K8sRunLauncher):
+    """`K8sRunLauncher` that waits for an unreachable API server and explains what stopped a pod.
+
+    - The stock launcher answers "unknown" when it cannot ask, upon which run monitoring fails a run
+      whose pod is well, and starts a second one beside it. Here a run whose state cannot be asked is
+      still running; the next look, when the server answers again, finds what became of it.
+    - "OOMKilled" names a container. Here the message names the asset, the limit and the field of the
+      spec; and for a pod that never started, what it waited for.
+    - A run that did not start in time is given up, and so is its Job here. The stock launcher leaves
+      it: it would start, or call for another node, for nobody.
+    """
+
+    def get_container_context_for_run(self, dagster_run: dg.DagsterRun) -> K8sContainerContext:
+        """What the run's pod is made of; with the models whose definitions its process builds."""
+        context = super().get_container_context_for_run(dagster_run)
+        scope = [f"{name}={value}" for name, value in scope_of(dagster_run).items()]
+        return context.merge(K8sContainerContext(env_vars=scope))
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
+        """The worker's state; RUNNING where the cluster cannot be asked."""
+        found = super().check_run_worker_health(run)
+        kind = type(found.status)
+        if found.status == kind.UNKNOWN and not str(found.msg).endswith("could not be found"):
+            return found._replace(status=kind.RUNNING)
+        return found
+
+    def get_run_worker_debug_info(
+        self, run: dg.DagsterRun, include_container_logs: bool | None = True
+    ) -> str | None:
+        """What the cluster says about the pod, after one sentence about what to change.
+
+        Run monitoring asks for it when it is about to end the run, and nothing else does.
+        """
+        found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        text = [self._advice(run, found), found]
+        if run.status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED):
+            text.append(self._give_up(run))
+        return "\n\n".join(filter(None, text)) or None
+
+    def _give_up(self, run: dg.DagsterRun) -> str:
+        """Delete the Job of a run that never started; what became of it."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        name = get_job_name_from_run_id(run.run_id)  # type: ignore[no-untyped-call]
+        namespace = self.get_container_context_for_run(run).namespace
+        try:
+            deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
+        except (ApiException, HTTPError) as error:
+            return f"Its Job {name} is still there and has to be deleted by hand: {error}"
+        return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
+
+    def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
+        if "OOMKilled" in found:
+            return out_of_memory(run, self._running_steps(run), self._limit(run, "memory"))
+        if "FailedScheduling" in found:
+            return unschedulable(run)
+        if "ErrImage" in found or "ImagePullBackOff" in found:
+            return "The image of the run's pod cannot be pulled: see run_launcher in dagster.yaml."
+        return None
+
+    def _running_steps(self, run: dg.DagsterRun) -> list[str]:
+        """Keys of the assets whose steps had started and not ended."""
+        stats = self._instance.get_run_step_stats(run.run_id)
+        running = [stat.step_key for stat in stats if stat.start_time and not stat.end_time]
+        return ["/".join(key.rsplit("__", 1)) for key in running]
+
+    def _limit(self, run: dg.DagsterRun, name: str) -> str | None:
+        config = self.get_container_context_for_run(run).run_k8s_config.container_config
+        resources: Mapping[str, Any] = config.get("resources") or self.resources
+        limit = (resources.get("limits") or {}).get(name)
+        return None if limit is None else str(limit)
+
+
+def out_of_memory(run: dg.DagsterRun, running: list[str], limit: str | None) -> str:
+    """Who was killed, at which limit, and what to change in the spec.
+
+    Args:
+        run: of assets of one model or several.
+        running: `model/stage` of the steps that ran.
+        limit: the container's limit; None where only the node's memory is one.
+    """
+    who = " and ".join(running) or "the run's start"
+    at = f"the limit of {limit} of its pod" if limit else "what its node had left"
+    asked = run.tags.get(Tag.RESOURCES)
+    stage = asked or (running[0].rpartition("/")[2] if running else "candidate_model")
+    verb = "raise" if asked and _asks(run, "memory") else "set"
+    return (
+        f"{who}: killed for using more memory than {at}; {verb} resources.{stage}.memory in the "
+        f"model's spec, or let it read less (train.window)."
+    )
+
+
+def unschedulable(run: dg.DagsterRun) -> str:
+    """What a pod that no node could take had asked for, and where that is said."""
+    stage = run.tags.get(Tag.RESOURCES)
+    if stage is None:
+        return "No node had room for the run's pod: see run_launcher.resources in dagster.yaml."
+    asked = json.loads(run.tags[K8S_CONFIG])
+    container = asked.get("container_config", {}).get("resources", {}).get("requests", {})
+    wants = ", ".join(f"{name} {amount}" for name, amount in sorted(container.items()))
+    return (
+        f"No node had room for what resources.{stage} of the spec asks for ({wants or 'a node'}): ask for "
+        "less, add nodes, or lower the limit of the pool `gpu` to the number of GPUs."
+    )
+
+
+def _asks(run: dg.DagsterRun, name: str) -> bool:
+    config = json.loads(run.tags.get(K8S_CONFIG, "{}")).get("container_config", {})
+    return name in config.get("resources", {}).get("limits", {})

@@ -1,0 +1,202 @@
+"""An S3-compatible object store over HTTP for tests: `from integration.object_store import object_store`.
+
+Belongs here: starting and stopping OpenStack Swift with its S3 interface (`swift_server`), and a proxy
+in front of it that fails. Does not: what is stored.
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+__all__ = ["FailingProxy", "ObjectStore", "failing_proxy", "object_store", "swift"]
+
+_PYTHON = "/usr/bin/python3"  # the one that Debian's packages of Swift are for
+_PACKAGES = "swift-proxy swift-account swift-container swift-object"
+_HOP = {"connection", "transfer-encoding", "keep-alive"}
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running store.
+
+    Attributes:
+        endpoint: its URL.
+        key, secret: credentials of a user that may do everything.
+    """
+
+    endpoint: str
+    key: str = "retrain:tests"
+    secret: str = "Correct-Horse-7"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables with which every S3 client finds it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The same as options of s3fs."""
+        return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret}
+
+    def create_bucket(self, name: str) -> str:
+        """Make a bucket; returns its URL."""
+        import s3fs
+
+        s3fs.S3FileSystem(**self.options).mkdir(name)
+        return f"s3://{name}"
+
+
+@contextmanager
+def swift(address: str = "127.0.0.1") -> Iterator[ObjectStore]:
+    """A store on a free port of `address`, gone with its objects at the end of the block."""
+    folder = Path(tempfile.mkdtemp(prefix="retrain-swift-"))
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port = probe.getsockname()[1]
+    log = folder / "log"
+    script = Path(__file__).with_name("swift_server.py")
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [_PYTHON, "-P", str(script), address, str(port), str(folder)],
+            stdout=subprocess.PIPE, stderr=errors,
+            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            process.wait(10)
+            pytest.fail(f"Swift did not start (apt-get install {_PACKAGES}):\n{log.read_text()}")
+        yield ObjectStore(f"http://{address}:{port}")
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One store for the test session."""
+    with swift() as running:
+        yield running
+
+
+@dataclass
+class FailingProxy:
+    """What a proxy has done so far.
+
+    Attributes:
+        url: its address.
+        asked: requests that came.
+        failed: how many of them it has spoiled.
+        slow_from: bytes of a body after which it reads no further; None for never.
+        reached: set when a body has been held up there.
+    """
+
+    url: str
+    share: float
+    asked: int = 0
+    failed: int = 0
+    slow_from: int | None = None
+    reached: threading.Event = field(default_factory=threading.Event)
+    dice: random.Random = field(default_factory=lambda: random.Random(7))
+
+
+@contextmanager
+def failing_proxy(upstream: ObjectStore, share: float = 0.2) -> Iterator[FailingProxy]:
+    """A proxy that spoils a share of the requests: an error, a closed connection, a lost answer to what
+    was done, half an answer."""
+    target = urlsplit(upstream.endpoint).netloc
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+        def _body(self) -> bytes | None:
+            length = int(self.headers.get("Content-Length") or 0)
+            held = state.slow_from
+            if held is None or length <= held:
+                return self.rfile.read(length)
+            self.rfile.read(held)
+            state.reached.set()
+            time.sleep(0.2)
+            while self.rfile.read(1):  # until the killed client's connection is closed
+                time.sleep(0.2)
+            return None
+
+        def _answer(self) -> None:
+            with lock:
+                state.asked += 1
+                fate = None
+                if state.dice.random() < state.share:
+                    state.failed += 1
+                    fate = state.dice.choice(["error", "closed", "lost", "half"])
+            body = self._body()
+            if body is None or fate == "closed":
+                self._hang_up()
+                return
+            if fate == "error":
+                self.send_error(503)
+                return
+            connection = http.client.HTTPConnection(target, timeout=60)
+            headers = dict(self.headers.items())
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            content = answer.read()
+            connection.close()
+            if fate == "lost":
+                self._hang_up()
+                return
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in (*_HOP, "date", "server"):
+                    self.send_header(name, value)
+            self.end_headers()
+            if self.command == "HEAD":
+                return
+            if fate == "half":
+                self.wfile.write(content[: len(content) // 2])
+                self._hang_up()
+                return
+            self.wfile.write(content)
+
+        def _hang_up(self) -> None:
+            self.close_connection = True
+            self.connection.close()
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    state = FailingProxy(f"http://127.0.0.1:{server.server_port}", share)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)

@@ -1,0 +1,219 @@
+"""One deployment, from nothing to the first promotion, and what its pods may do."""
+
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from k8s.cluster import IMAGE, Deployment, wait_until
+
+from retrain_assets.promotion.ledger import Ledger
+
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(900)]
+
+MODEL = "flight_delay"
+FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What the sensors did until the first promotion.
+
+    Attributes:
+        monitor: the run that ingested sixty days.
+        retrain: the run that trained and promoted.
+    """
+
+    monitor: dict[str, Any]
+    retrain: dict[str, Any]
+
+
+def finished(deployed: Deployment, kind: str, seconds: float) -> dict[str, Any]:
+    """The model's first run of a kind, once it has ended."""
+
+    def look() -> dict[str, Any] | None:
+        runs = [
+            run
+            for run in deployed.runs()
+            if (run["tags"].get("retrain/model"), run["tags"].get("retrain/kind")) == (MODEL, kind)
+        ]
+        return runs[-1] if runs and runs[-1]["status"] in FINISHED else None
+
+    return wait_until(f"a {kind} run of {MODEL} has ended", seconds, look)
+
+
+def sensor_asks(deployed: Deployment, sensor: str) -> None:
+    """Turn a sensor on until it has asked for runs of the model: every day would be one more."""
+    before = len(deployed.runs())
+    deployed.automate(sensor, True)
+
+    def asked() -> bool:
+        new = deployed.runs()[: len(deployed.runs()) - before]
+        return any(run["tags"].get("retrain/model") == MODEL for run in new)
+
+    wait_until(f"{sensor} asks for a run of {MODEL}", 90, asked)
+    deployed.automate(sensor, False)
+
+
+@pytest.fixture(scope="module")
+def promoted(deployed: Deployment) -> Promoted:
+    started = time.monotonic()
+    sensor_asks(deployed, "arrivals")
+    monitor = finished(deployed, "monitor", 300)
+    assert monitor["status"] == "SUCCESS", deployed.step_output(monitor["runId"])
+    sensor_asks(deployed, "freshness_sensor")
+    retrain = finished(deployed, "retrain", 300)
+    assert retrain["status"] == "SUCCESS", deployed.step_output(retrain["runId"])
+    print(f"first promotion {time.monotonic() - started:.0f} s after the sensors were turned on")
+    for run in (monitor, retrain):
+        waited = run["startTime"] - run["creationTime"]
+        took = run["endTime"] - run["startTime"]
+        print(f"{run['tags']['retrain/kind']}: first step after {waited:.1f} s, then {took:.1f} s")
+    return Promoted(monitor, retrain)
+
+
+def test_the_sensors_alone_bring_the_first_promotion(
+    deployed: Deployment, promoted: Promoted
+) -> None:
+    champion = Ledger(deployed.postgres.url("ledger")).champion(MODEL)
+    assert champion is not None
+    assert champion.model_version == 1
+
+
+def test_runs_are_jobs_that_clean_up_after_themselves(
+    deployed: Deployment, promoted: Promoted
+) -> None:
+    jobs = {job["metadata"]["name"]: job for job in deployed.get("jobs")}
+    job = jobs[f"dagster-run-{promoted.retrain['runId']}"]
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+    assert job["spec"]["backoffLimit"] == 0
+    pod = job["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "retrain-run"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    (container,) = pod["containers"]
+    assert container["image"] == IMAGE
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["resources"]["requests"] == {"cpu": "250m", "memory": "512Mi"}
+
+
+def test_output_of_steps_is_readable_when_their_pods_are_gone(
+    deployed: Deployment, promoted: Promoted
+) -> None:
+    run_id = promoted.retrain["runId"]
+    deployed.kubectl("delete", "job", f"dagster-run-{run_id}", "--cascade=foreground")
+    assert not [
+        pod
+        for pod in deployed.get("pods", "-l", f"dagster/run-id={run_id}")
+        if "deletionTimestamp" not in pod["metadata"]
+    ]
+    output = deployed.step_output(run_id)
+    assert "training on 2013-01-01 to " in output
+    assert "version 1 registered" in output
+    (key,) = [
+        path
+        for path in deployed.store.filesystem().find(f"retrain/logs/{run_id}")
+        if path.endswith(".err")
+    ]
+    download = f"{deployed.url}/logs/{key.removeprefix('retrain/logs/')}"
+    with urllib.request.urlopen(download, timeout=30) as answer:
+        assert "version 1 registered" in answer.read().decode()
+
+
+ALLOWED = {
+    "retrain-daemon": {
+        ("create", "jobs"), ("list", "jobs"), ("delete", "jobs"), ("get", "jobs/status"),
+        ("get", "pods"), ("list", "pods"), ("delete", "pods"), ("get", "pods/log"), ("list", "events"),
+    },
+    "retrain-webserver": {("delete", "jobs"), ("list", "pods"), ("delete", "pods")},
+    "retrain-code": set(),
+    "retrain-mlflow": set(),
+}  # fmt: skip
+ALLOWED["retrain-run"] = ALLOWED["retrain-daemon"]
+ASKED = sorted(
+    set().union(*ALLOWED.values())
+    | {
+        ("get", "secrets"), ("list", "secrets"), ("get", "configmaps"), ("create", "pods"),
+        ("create", "pods/exec"), ("create", "deployments"), ("patch", "deployments"),
+        ("update", "jobs"), ("watch", "pods"), ("create", "rolebindings"), ("list", "nodes"),
+        ("create", "serviceaccounts/token"), ("impersonate", "serviceaccounts"),
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("account", sorted(ALLOWED))
+def test_an_account_may_do_what_it_needs_and_no_more(deployed: Deployment, account: str) -> None:
+    user = f"--as=system:serviceaccount:{deployed.namespace}:{account}"
+    reviews = "\n---\n".join(
+        "apiVersion: authorization.k8s.io/v1\nkind: SelfSubjectAccessReview\nspec: "
+        f"{{resourceAttributes: {_attributes(deployed.namespace, verb, resource)}}}"
+        for verb, resource in ASKED
+    )
+    answers = deployed.kubectl(
+        "create", user, "-f", "-", "-o", "jsonpath={.status.allowed} ", stdin=reviews
+    ).split()
+    allowed = {asked for asked, answer in zip(ASKED, answers, strict=True) if answer == "true"}
+    assert allowed == ALLOWED[account]
+    elsewhere = deployed.cluster.kubectl(
+        "auth", "can-i", "create", "jobs", "-n", "default", user, check=False
+    )
+    assert elsewhere.strip() == "no"
+
+
+def _attributes(namespace: str, verb: str, resource: str) -> str:
+    groups = {
+        "jobs": "batch", "deployments": "apps", "rolebindings": "rbac.authorization.k8s.io",
+    }  # fmt: skip
+    name, _, part = resource.partition("/")
+    return (
+        f"{{namespace: {namespace}, verb: {verb}, group: '{groups.get(name, '')}', "
+        f"resource: {name}, subresource: '{part}'}}"
+    )
+
+
+def test_a_run_ends_at_the_push_of_a_button(deployed: Deployment, promoted: Promoted) -> None:
+    before = {run["runId"] for run in deployed.runs()}
+    sensor_asks(deployed, "arrivals")
+    run_id = next(
+        run["runId"]
+        for run in deployed.runs()
+        if run["runId"] not in before and run["tags"].get("retrain/model") == MODEL
+    )
+    job = f"dagster-run-{run_id}"
+    wait_until(
+        "the run's pod exists", 60, lambda: deployed.get("pods", "-l", f"dagster/run-id={run_id}")
+    )
+    ended = deployed.graphql(
+        "mutation($id: String!) { terminateRun(runId: $id) { __typename"
+        " ... on TerminateRunFailure { message } ... on PythonError { message } } }",
+        id=run_id,
+    )["terminateRun"]
+    assert ended["__typename"] == "TerminateRunSuccess", ended
+    wait_until(
+        "its Job is gone",
+        60,
+        lambda: job not in {found["metadata"]["name"] for found in deployed.get("jobs")},
+    )
+    status = wait_until(
+        "the run has ended",
+        60,
+        lambda: next(
+            (
+                r["status"]
+                for r in deployed.runs()
+                if r["runId"] == run_id and r["status"] in FINISHED
+            ),
+            None,
+        ),
+    )
+    assert status == "CANCELED"
+
+
+def test_the_control_plane_survives_being_restarted(
+    deployed: Deployment, promoted: Promoted
+) -> None:
+    """Every pod holds nothing: a new one goes on where the old one stopped."""
+    deployed.kubectl("rollout", "restart", "deployment/retrain-code", "deployment/retrain-daemon")
+    for name in ("code", "daemon"):
+        deployed.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=180s")
+    assert deployed.step_output(promoted.monitor["runId"])

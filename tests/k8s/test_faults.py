@@ -1,0 +1,189 @@
+"""What clusters do to runs, done to them: after each fault the work is finished, once, and nothing is left."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from k8s.cluster import Cluster, wait_until
+from k8s.host_platform import HostPlatform, Model
+
+from retrain_assets.promotion.registry import MlflowRegistry
+
+pytestmark = [
+    pytest.mark.k8s,
+    pytest.mark.timeout(900),
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
+]
+
+SLOW = {"source": {"python": "k8s.fault_source:load"}}  # raw_data takes as long as a test needs
+MODELS: dict[str, dict[str, Any]] = {
+    "deleted": SLOW,
+    "hungry": {"resources": {"candidate_model": {"memory": "200Mi"}}},
+    "cut_off": SLOW,
+    "restarted_database": SLOW,
+    "no_registry": {},
+    "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
+    "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
+    "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
+    "apart": {"resources": {"candidate_model": {"isolate": True, "memory": "1Gi"}}},
+}
+
+BY_THEMSELVES = ("nowhere", "hungry", "gpu_a", "gpu_b", "apart")
+"""Models to which nothing has to be done at a moment: they run behind the other tests."""
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostPlatform]:
+    if why := Cluster.missing():
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("faults")
+    database = folder / "empty.db"
+    MlflowRegistry(f"sqlite:///{database}").all_aliases()
+    with Cluster.running() as cluster:
+        running = HostPlatform(cluster, folder, database, MODELS)
+        try:
+            running.start()
+            for name in BY_THEMSELVES:
+                running[name].arrive(
+                    until=7
+                )  # other days than the others': a monitor run of their own
+            yield running
+        finally:
+            running.remove()
+
+
+def promoted_once(model: Model) -> None:
+    """The invariants of a promotion, whatever came in between."""
+    champion = model.champion()
+    history = model.platform.ledger.history(model.name)
+    assert [entry.sequence for entry in history] == list(range(1, len(history) + 1))
+    assert champion.version == history[-1].version
+    assert model.platform.registry.aliases(model.name)["champion"] == champion.version
+    assert len(history) == 1, "promoted more than once"
+    assert model.runs()[-1].status == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_deleted_pod_is_a_failed_run_that_is_started_again(platform: HostPlatform) -> None:
+    model = platform["deleted"]
+    model.say(seconds=4)
+    model.arrive()
+    for stage, attempt in (("raw_data", 1), ("candidate_model", 1), ("promoted_model", 1)):
+        platform.delete_pod(model.started(stage, attempt), "--grace-period=0", "--force")
+    promoted_once(model)
+    assert len(model.runs("monitor")) == 2
+    assert len(model.runs("retrain")) == 3
+
+
+def test_being_killed_for_memory_says_what_to_change_and_is_not_repeated_for_ever(
+    platform: HostPlatform,
+) -> None:
+    model = platform["hungry"]
+
+    def failed() -> list[dg.DagsterRun]:
+        runs = model.runs("retrain")
+        over = len(runs) == 3 and all(run.is_finished for run in runs)
+        return runs if over else []
+
+    runs = wait_until("three attempts have failed", 400, failed)
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.FAILURE}
+    text = model.failure(runs[0])
+    assert "hungry/candidate_model: killed for using more memory than the limit of 200Mi" in text
+    assert "raise resources.candidate_model.memory" in text
+    assert platform.ledger.champion("hungry") is None
+
+
+def test_an_api_server_that_is_away_for_a_minute_fails_no_healthy_run(
+    platform: HostPlatform,
+) -> None:
+    model = platform["cut_off"]
+    model.say(seconds=12)
+    model.arrive()
+    model.started("raw_data")
+    with platform.link.cut():
+        time.sleep(60)
+    promoted_once(model)
+    assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
+
+
+def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
+    model = platform["restarted_database"]
+    model.say(seconds=5)
+    model.arrive()
+    model.started("raw_data")
+    platform.postgres.stop()
+    time.sleep(3)
+    platform.postgres.start()
+    model.started("candidate_model", seconds=300)
+    platform.postgres.stop()
+    time.sleep(3)
+    platform.postgres.start()
+    promoted_once(model)
+
+
+def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
+    model = platform["no_registry"]
+    model.arrive()
+    model.started("drift_report")
+    platform.mlflow.stop()
+    try:
+        model.started("candidate_model", seconds=400)
+        time.sleep(8)
+    finally:
+        platform.mlflow.start()
+    promoted_once(model)
+
+
+def test_gpus_are_shared_by_waiting_in_the_queue(platform: HostPlatform) -> None:
+    spans = []
+    for name in ("gpu_a", "gpu_b"):
+        promoted_once(platform[name])
+        (run,) = platform[name].runs("retrain")
+        (step,) = platform.instance.get_run_step_stats(run.run_id, [f"{name}__candidate_model"])
+        spans.append((step.start_time, step.end_time))
+        config = json.loads(run.tags["dagster-k8s/config"])["container_config"]
+        assert config["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    (_, first_end), (second_start, _) = sorted(spans)
+    assert first_end <= second_start, "the pool `gpu` has the limit 1"
+
+
+def test_a_step_that_isolates_itself_gets_a_pod_of_its_own(platform: HostPlatform) -> None:
+    promoted_once(platform["apart"])
+    monitor, retrain = platform["apart"].runs()
+
+    def pods(run: dg.DagsterRun) -> int:
+        entries = platform.instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.STEP_WORKER_STARTING
+        )
+        return len(entries)
+
+    assert (pods(monitor), pods(retrain)) == (0, 2)
+
+
+def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform) -> None:
+    model = platform["nowhere"]
+
+    def failed() -> dg.DagsterRun | None:
+        return next((run for run in model.runs("retrain") if run.is_finished), None)
+
+    run = wait_until("its first attempt has timed out", 400, failed)
+    text = model.failure(run)
+    assert "longer than 150 seconds to start" in text
+    assert "No node had room for what resources.candidate_model of the spec asks for" in text
+    assert len(model.runs("retrain")) <= 3
+
+
+def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:
+    platform.daemon.stop()
+
+    def empty() -> bool:
+        jobs = platform.cluster.get("-n", platform.namespace, "jobs")
+        return all(job["metadata"]["labels"].get("dagster/run-id") in waiting for job in jobs)
+
+    waiting = {
+        run.run_id for run in platform.instance.get_runs() if not run.is_finished
+    }  # fmt: skip
+    wait_until("finished Jobs and their pods are gone", 150, empty)

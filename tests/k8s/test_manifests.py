@@ -1,0 +1,81 @@
+"""What kustomize makes of the overlays, against the models of the Kubernetes client."""
+
+from typing import Any
+
+import kubernetes.client
+import pytest
+import yaml
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+from k8s.cluster import ROOT, Cluster
+
+pytestmark = pytest.mark.k8s
+
+MODELS = {
+    "ConfigMap": kubernetes.client.V1ConfigMap,
+    "Deployment": kubernetes.client.V1Deployment,
+    "Namespace": kubernetes.client.V1Namespace,
+    "NetworkPolicy": kubernetes.client.V1NetworkPolicy,
+    "PodDisruptionBudget": kubernetes.client.V1PodDisruptionBudget,
+    "ResourceQuota": kubernetes.client.V1ResourceQuota,
+    "Role": kubernetes.client.V1Role,
+    "RoleBinding": kubernetes.client.V1RoleBinding,
+    "Service": kubernetes.client.V1Service,
+    "ServiceAccount": kubernetes.client.V1ServiceAccount,
+}
+
+
+@pytest.fixture(params=["local", "production", "gpu"])
+def objects(request: pytest.FixtureRequest, cluster: Cluster) -> list[dict[str, Any]]:
+    text = cluster.kubectl("kustomize", str(ROOT / "k8s/overlays" / request.param))
+    return list(yaml.safe_load_all(text))
+
+
+def test_every_field_is_one_that_kubernetes_knows(objects: list[dict[str, Any]]) -> None:
+    """A server ignores what it does not know; the client's models do not."""
+    for found in objects:
+        model = MODELS[found["kind"]]
+        k8s_model_from_dict(model, k8s_snake_case_dict(model, found))
+
+
+def test_a_field_that_kubernetes_does_not_know_is_caught() -> None:
+    with pytest.raises(Exception, match="replica"):
+        k8s_snake_case_dict(
+            kubernetes.client.V1Deployment,
+            {"spec": {"replica": 1, "selector": {}, "template": {}}},
+        )
+
+
+def test_every_container_is_bounded_probed_and_without_privileges(
+    objects: list[dict[str, Any]],
+) -> None:
+    deployments = [found for found in objects if found["kind"] == "Deployment"]
+    assert {d["metadata"]["name"] for d in deployments} == {
+        "retrain-webserver", "retrain-daemon", "retrain-code", "retrain-mlflow",
+    }  # fmt: skip
+    for deployment in deployments:
+        pod = deployment["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["serviceAccountName"] == deployment["metadata"]["name"]
+        assert all("livenessProbe" in container for container in pod["containers"])
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+            assert "memory" in container["resources"]["limits"]
+            assert container["securityContext"] == {
+                "readOnlyRootFilesystem": True,
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+def test_secrets_are_referred_to_and_never_there(objects: list[dict[str, Any]]) -> None:
+    assert not [found for found in objects if found["kind"] == "Secret"]
+    for found in objects:
+        if found["kind"] == "ConfigMap":
+            names = {name.lower() for name in found["data"]}
+            assert not [name for name in names if "password" in name or "secret" in name]
+
+
+def test_every_pod_that_serves_has_a_network_policy(objects: list[dict[str, Any]]) -> None:
+    policies = {f["metadata"]["name"] for f in objects if f["kind"] == "NetworkPolicy"}
+    services = {f["metadata"]["name"] for f in objects if f["kind"] == "Service"}
+    assert services | {"retrain-default"} == policies

@@ -1,0 +1,85 @@
+"""The launcher of run pods, with an API server that is away and answers of one that is there."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster_k8s import K8sRunLauncher
+
+from retrain_assets.orchestration.keys import retrain_keys
+from retrain_assets.orchestration.kubernetes import K8S_CONFIG
+from retrain_assets.orchestration.run_launcher import RetrainRunLauncher
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """An API server that nobody has started."""
+    kubeconfig = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+        "clusters": [{"name": "here", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "me", "user": {}}],
+    }  # fmt: skip
+    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    return {
+        "job_namespace": "retrain", "load_incluster_config": False, "job_image": "retrain:1",
+        "kubeconfig_file": str(folder / "kubeconfig"), "service_account_name": "retrain-run",
+        "dagster_home": "/home", "instance_config_map": "retrain-instance",
+        "run_k8s_config": {"container_config": {"resources": {"requests": {"cpu": "250m"},
+                                                              "limits": {"memory": "2Gi"}}}},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def launchers(tmp_path: Path) -> Iterator[dict[str, K8sRunLauncher]]:
+    """The stock launcher and ours, on one instance."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        made = {
+            "stock": K8sRunLauncher(**config_of(tmp_path)),
+            "ours": RetrainRunLauncher(**config_of(tmp_path)),
+        }
+        for launcher in made.values():
+            launcher.register_instance(instance)
+        yield made
+
+
+def run_of(**tags: str) -> dg.DagsterRun:
+    selection = frozenset(retrain_keys("churn", partitioned=True))
+    status = dg.DagsterRunStatus.STARTED
+    return dg.DagsterRun("__ASSET_JOB", asset_selection=selection, status=status, tags=tags)
+
+
+def test_a_run_whose_state_cannot_be_asked_is_not_given_up(
+    launchers: dict[str, K8sRunLauncher],
+) -> None:
+    stock = launchers["stock"].check_run_worker_health(run_of())
+    ours = launchers["ours"].check_run_worker_health(run_of())
+    assert stock.status.value == "UNKNOWN", "dagster-k8s has learned it: the override can go"
+    assert ours.status.value == "RUNNING"
+    assert "Connection refused" in str(ours.msg)
+
+
+def test_a_run_whose_job_is_gone_is_given_up(
+    launchers: dict[str, K8sRunLauncher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = launchers["ours"]
+    # The one answer that an API server without the Job gives.
+    monkeypatch.setattr(launcher._api_client, "get_job_status", lambda **_: None)
+    assert launcher.check_run_worker_health(run_of()).status.value == "UNKNOWN"
+
+
+def test_a_request_of_the_spec_is_merged_with_the_deployment_s_own(
+    launchers: dict[str, K8sRunLauncher],
+) -> None:
+    asked = {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}
+    run = run_of(**{K8S_CONFIG: json.dumps(asked)})
+    context = launchers["ours"].get_container_context_for_run(run)
+    assert context.run_k8s_config.container_config["resources"] == {
+        "requests": {"cpu": "250m"},
+        "limits": {"memory": "2Gi", "nvidia.com/gpu": "1"},
+    }
+    env = context.run_k8s_config.container_config["env"]
+    assert {"name": "RETRAIN_MODELS", "value": "churn"} in env
