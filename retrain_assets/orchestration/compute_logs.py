@@ -56,7 +56,7 @@ class ObjectStoreComputeLogManager(
     """
 
     def __init__(self, base: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._base = base
         self._inst_data = inst_data
         self._local = LocalComputeLogManager(
