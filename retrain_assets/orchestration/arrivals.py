@@ -168,15 +168,24 @@ def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
 
 
 def _batches(specs: Mapping[str, ModelSpec]) -> list[list[str]]:
-    """Models that may share a run: the same partitions, at most ten."""
+    """Models that may share a run: the same partitions, no request of their own, at most ten."""
     alike: dict[Any, list[str]] = {}
     for name, spec in specs.items():
-        alike.setdefault(spec.scheme or name, []).append(name)
+        alike.setdefault(name if _asks(spec) else spec.scheme or name, []).append(name)
     return [
         names[i : i + _MAX_MODELS_PER_RUN]
         for names in alike.values()
         for i in range(0, len(names), _MAX_MODELS_PER_RUN)
     ]
+
+
+def _asks(spec: ModelSpec) -> bool:
+    """Whether a step of the monitor run asks for memory, a GPU or a process of its own."""
+    trains = ("candidate_model", "promoted_model")
+    return any(
+        asked.isolated and (spec.retrain.inline or stage not in trains)
+        for stage, asked in spec.resources.items()
+    )
 
 
 def _asked(seen: Any) -> dict[str, _Asked]:
@@ -288,7 +297,7 @@ def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> d
         # One at a time and in order: look-backs and alarms read what the run before has written.
         Tag.QUEUE: _queue(queue),
         **({Tag.MODEL: names[0]} if len(names) == 1 else {Tag.MODELS: ",".join(names)}),
-        # Of several models' run each step that asks gets a pod of its own.
+        # Models with requests of their own are never batched.
         **(run_tags(specs[0], selection) if len(specs) == 1 else {}),
     }
     if inline:

@@ -93,9 +93,8 @@ def _spread(members: list[Wanted], parallel: int, most: int) -> Iterable[list[Wa
 
 
 def _alone(one: Wanted) -> dg.RunRequest:
-    name = one.spec.name
-    selection = retrain_keys(name, partitioned=one.spec.scheme is not None)
-    return _request([one], one.run_key, {Tag.MODEL: name, **run_tags(one.spec, selection)})
+    tags = {Tag.MODEL: one.spec.name, **run_tags(one.spec, _selection([one]))}
+    return _request([one], one.run_key, tags)
 
 
 def _together(members: list[Wanted]) -> dg.RunRequest:
@@ -110,11 +109,7 @@ def _request(members: list[Wanted], run_key: str, tags: dict[str, str]) -> dg.Ru
     reasons = sorted({one.reason for one in members})
     return dg.RunRequest(
         run_key=run_key,
-        asset_selection=[
-            key
-            for one in members
-            for key in retrain_keys(one.spec.name, partitioned=one.spec.scheme is not None)
-        ],
+        asset_selection=_selection(members),
         partition_key=first.partition,
         tags={
             Tag.KIND: "retrain",
@@ -125,3 +120,11 @@ def _request(members: list[Wanted], run_key: str, tags: dict[str, str]) -> dg.Ru
             **tags,
         },
     )
+
+
+def _selection(members: Sequence[Wanted]) -> list[dg.AssetKey]:
+    return [
+        key
+        for one in members
+        for key in retrain_keys(one.spec.name, partitioned=one.spec.scheme is not None)
+    ]

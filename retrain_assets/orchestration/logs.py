@@ -52,7 +52,7 @@ class JsonFormatter(logging.Formatter):
         said = _metadata(record)
         tags, event = said.get("job_tags") or {}, said.get("dagster_event")
         asset = _asset(said.get("step_key"))
-        model = tags.get(Tag.MODEL) or asset.partition("/")[0]
+        model = asset.partition("/")[0] or tags.get(Tag.MODEL) or tags.get(Tag.MODELS) or ""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

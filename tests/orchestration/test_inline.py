@@ -31,7 +31,15 @@ def test_both_ways_decide_the_same_on_the_same_partitions(world: World) -> None:
         for _ in range(2):
             for sensor in SENSORS:
                 for run in world.loop.tick(sensor):
-                    assert carried([run.request]) == ["churn"], "sales has decided already"
+                    assert carried([run.request]) == ["churn"], (
+                        "sales has decided already",
+                        day(n),
+                        sensor,
+                        run.request.tags,
+                        decisions(world, "sales")[-4:],
+                        champions(world, "sales"),
+                        world.platform.decisions.judgements("sales")[-2:],
+                    )
     assert decisions(world, "sales") == decisions(world, "churn")
     assert champions(world, "sales") == champions(world, "churn")
     kinds = {row[1:3] for row in decisions(world, "sales")}

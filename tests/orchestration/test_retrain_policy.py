@@ -81,7 +81,7 @@ def test_a_champion_that_an_alarm_brought_is_followed_up_until_a_candidate_is_re
     world.report("drift_report", day(7), alarm=True, drift_score=0.4)
     (request,) = world.loop.evaluate("drift_sensor")
     world.promote(day(7))
-    world.judged(day(7), verdict="promote", state=request.tags[Tag.DECISION])
+    world.judged(day(7), verdict="promote", state=request.tags[Tag.decision("churn")])
     world.store_features(day(8), day(9))
     assert asked(world) == [], "two of three partitions"
     world.store_features(day(10))
