@@ -149,11 +149,13 @@ class NumericProfile:
         )
         lows = [x for x in (a.low, b.low) if x is not None]
         highs = [x for x in (a.high, b.high) if x is not None]
+        with np.errstate(over="ignore"):  # a sum beyond the largest number is infinite
+            sums = a.sums + b.sums
         return replace(
             self, n=a.n + b.n, nulls=a.nulls + b.nulls, level=level,
             infinite=(a.infinite[0] + b.infinite[0], a.infinite[1] + b.infinite[1]),
             cells=unique // span, ranks=unique % span, counts=counts.astype(np.int64),
-            atom_counts=a.atom_counts + b.atom_counts, sums=a.sums + b.sums, sum=a.sum + b.sum,
+            atom_counts=a.atom_counts + b.atom_counts, sums=sums, sum=a.sum + b.sum,
             sum_squares=a.sum_squares + b.sum_squares,
             low=min(lows, default=None), high=max(highs, default=None),
         ).compact()  # fmt: skip

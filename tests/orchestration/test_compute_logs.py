@@ -16,10 +16,13 @@ from retrain_assets.orchestration.compute_logs import ObjectStoreComputeLogManag
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     import boto3
+    import s3fs
 
     server = ThreadedMotoServer(port=0)
     server.start()
     host, port = server.get_host_and_port()
+    # fsspec keeps filesystems for ever, with the address that the environment had at first.
+    s3fs.S3FileSystem.clear_instance_cache()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
@@ -27,6 +30,7 @@ def bucket() -> Iterator[str]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         boto3.client("s3").create_bucket(Bucket="logs")
         yield "s3://logs/steps"
+    s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
 
