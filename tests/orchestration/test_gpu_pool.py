@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import yaml
 from orchestration.processes import ROOT
@@ -56,6 +57,10 @@ class Machine:
         text = yaml.safe_dump({"telemetry": {"enabled": False}, "concurrency": {"pools": pools}})
         (folder / "home" / "dagster.yaml").write_text(text, encoding="utf-8")
         (folder / "defs.py").write_text(_DEFINITIONS, encoding="utf-8")
+        # Two processes that make its tables at the same time would break each other.
+        with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+            instance.get_runs(limit=1)
+            instance.get_asset_records([dg.AssetKey("gpu0")])
 
     def start(self, executor: str, assets: range, **execution: object) -> subprocess.Popen[bytes]:
         names = ",".join(f"gpu{n}" for n in assets)
@@ -63,14 +68,20 @@ class Machine:
             execution["start_method"] = {"forkserver": {"preload_modules": ["dagster"]}}
         config = ["--config-json", json.dumps({"execution": {"config": execution}})]
         variables = {"DAGSTER_HOME": str(self.folder / "home"), "NOTES": str(self.folder / "notes")}
+        log = (self.folder / "log").open("ab")
         return subprocess.Popen(
             [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "defs.py",
              "--select", names, *(config if execution else [])],
             cwd=self.folder,
             env={**os.environ, **variables, "EXECUTOR": executor, "STEPS": str(self.steps), "PYTHONWARNINGS": "ignore"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        """The end of what the processes have printed."""
+        return (self.folder / "log").read_text(encoding="utf-8")[-4000:]
 
     def most_at_once(self) -> tuple[int, int]:
         """How many steps have worked, and how many at the same time at most."""
@@ -98,7 +109,8 @@ def test_the_pool_bounds_steps_of_one_run_and_of_several(
     machine = Machine(tmp_path, 5, default_limit=2)
     processes.append(machine.start("multiprocess", range(3)))
     processes.append(machine.start("in_process", range(3, 5)))
-    assert [process.wait(120) for process in processes] == [0, 0]
+    codes = [process.wait(120) for process in processes]
+    assert codes == [0, 0], machine.log
     assert machine.most_at_once() == (5, 2)
 
 
@@ -107,5 +119,5 @@ def test_the_executor_bounds_the_steps_of_one_run(
 ) -> None:
     machine = Machine(tmp_path, 3, default_limit=6)
     processes.append(machine.start("multiprocess", range(3), max_concurrent=2))
-    assert processes[0].wait(120) == 0
+    assert processes[0].wait(120) == 0, machine.log
     assert machine.most_at_once() == (3, 2)
