@@ -68,15 +68,13 @@ class Machine:
             execution["start_method"] = {"forkserver": {"preload_modules": ["dagster"]}}
         config = ["--config-json", json.dumps({"execution": {"config": execution}})]
         variables = {"DAGSTER_HOME": str(self.folder / "home"), "NOTES": str(self.folder / "notes")}
-        log = (self.folder / "log").open("ab")
-        return subprocess.Popen(
-            [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "defs.py",
-             "--select", names, *(config if execution else [])],
-            cwd=self.folder,
-            env={**os.environ, **variables, "EXECUTOR": executor, "STEPS": str(self.steps), "PYTHONWARNINGS": "ignore"},
-            stdout=log,
-            stderr=log,
-        )  # fmt: skip
+        variables |= {"EXECUTOR": executor, "STEPS": str(self.steps), "PYTHONWARNINGS": "ignore"}
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "defs.py",
+                 "--select", names, *(config if execution else [])],
+                cwd=self.folder, env={**os.environ, **variables}, stdout=log, stderr=log,
+            )  # fmt: skip
 
     @property
     def log(self) -> str:
