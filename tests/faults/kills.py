@@ -103,7 +103,7 @@ def assert_all_held(folder: Path, scenario: str, part: int = 0, parts: int = 1) 
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "faults.kills", str(folder / "bench"), scenario,
          str(part), str(parts)],
-        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=590, check=False,
+        cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=1790, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     outcomes = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

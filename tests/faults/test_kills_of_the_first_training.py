@@ -6,7 +6,7 @@ import pytest
 from faults.kills import assert_all_held
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_a_first_training_that_is_killed_at_any_step_is_finished_by_running_it_again(
     tmp_path: Path, part: int

@@ -44,7 +44,7 @@ def mlflow_server(folder: Path, database: str, artifacts: str) -> Iterator[str]:
             cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while True:
             assert server.poll() is None, log.read_text()
             try:
