@@ -10,9 +10,11 @@ by a run that trains, since it costs two CPU seconds.
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import dagster as dg
 
+from retrain_assets.errors import RegistryError
 from retrain_assets.orchestration.platform import Platform
 
 __all__ = ["parent_run"]
@@ -22,19 +24,45 @@ __all__ = ["parent_run"]
 def parent_run(
     context: dg.AssetExecutionContext, platform: Platform, experiment: str
 ) -> Iterator[str]:
-    """Id of the MLflow run that stands for this Dagster run in `experiment`."""
+    """Id of the MLflow run that stands for this Dagster run in `experiment`.
+
+    Raises:
+        RegistryError: the run cannot be started, or cannot be ended after all else went well.
+    """
     platform.registry.ensure_experiment(experiment)
+    with ExitStack() as stack:
+        mlflow = _resource(context, platform, experiment, stack)
+        run_id: str = mlflow.active_run().info.run_id
+        ending = f"ending the run of {experiment}"
+        try:
+            yield run_id
+        except BaseException:
+            # What went wrong is what the step fails with; that the registry is away now as well is not.
+            try:
+                with platform.registry.translated(ending):
+                    mlflow.end_run("FAILED")
+            except RegistryError as error:
+                context.log.warning(str(error))
+            raise
+        with platform.registry.translated(ending):
+            mlflow.end_run("FINISHED")
+
+
+def _resource(
+    context: dg.AssetExecutionContext, platform: Platform, experiment: str, stack: ExitStack
+) -> Any:
+    """dagster-mlflow's resource, which has started or found the run."""
     config = {
         "experiment_name": experiment,
         "mlflow_tracking_uri": platform.settings.mlflow_uri,
         "extra_tags": {"retrain/model": experiment},
     }
-    with ExitStack() as stack:
-        with warnings.catch_warnings():
-            # The resource is beta and declares itself with deprecated decorators.
-            warnings.simplefilter("ignore")
-            from dagster_mlflow import mlflow_tracking
+    with warnings.catch_warnings():
+        # The resource is beta and declares itself with deprecated decorators.
+        warnings.simplefilter("ignore")
+        from dagster_mlflow import mlflow_tracking
 
+        try:
             resources = stack.enter_context(
                 dg.build_resources(
                     {"mlflow": mlflow_tracking},
@@ -44,11 +72,7 @@ def parent_run(
                     log_manager=context.log,
                 )
             )
-        mlflow = resources.mlflow
-        run_id: str = mlflow.active_run().info.run_id
-        status = "FAILED"
-        try:
-            yield run_id
-            status = "FINISHED"
-        finally:
-            mlflow.end_run(status)
+        except dg.DagsterResourceFunctionError as error:
+            with platform.registry.translated(f"starting the run of {experiment}"):
+                raise error.user_exception from None
+    return resources.mlflow

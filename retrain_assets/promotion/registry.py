@@ -389,6 +389,12 @@ class MlflowRegistry:
                     return found
 
     @contextmanager
+    def translated(self, doing: str) -> Iterator[None]:
+        """Within, what MLflow's own functions raise becomes RegistryError, with what was being done."""
+        with self._speaking(doing):
+            yield
+
+    @contextmanager
     def _speaking(self, doing: str) -> "Iterator[MlflowClient]":
         """A connected client; what MLflow raises becomes RegistryError without credentials."""
         for name, value in _ENVIRONMENT.items():
