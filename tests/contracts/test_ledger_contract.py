@@ -1,8 +1,10 @@
 """One suite over every database that the ledger supports."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -372,3 +374,17 @@ def test_a_url_that_names_no_database_is_a_ledger_error(url: str) -> None:
         Ledger(url).champions()
     assert "promotion ledger: " in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_the_first_use_waits_for_another_connection_that_holds_the_new_file(tmp_path: Path) -> None:
+    """sqlite itself would not: the switch to the write-ahead log fails at once on a busy file."""
+    path = tmp_path / "ledger.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    release.start()
+    try:
+        assert Ledger(f"sqlite:///{path}").champion("churn") is None
+    finally:
+        release.join()
+        other.close()

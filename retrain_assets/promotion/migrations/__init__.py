@@ -10,6 +10,7 @@ release before go on working on a database that was upgraded under them.
 A database that is current costs one query and no import of Alembic.
 """
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ __all__ = ["configuration", "upgrade"]
 
 # Chosen once, at random: on PostgreSQL it keeps two processes from upgrading at the same time.
 _LOCK = 7_245_018_310_663_091_517
+_SWITCH_SECONDS = 30
+_SWITCH_PAUSE = 0.02
 
 
 def upgrade(engine: "Engine") -> None:
@@ -102,16 +105,26 @@ def _stored_revision() -> "Select[str]":
 
 
 def _use_write_ahead_log(engine: "Engine") -> None:
-    """Let readers work while a writer holds the file; the mode stays with the file."""
+    """Let readers work while a writer holds the file; the mode stays with the file.
+
+    sqlite does not wait for its turn here: against another connection's write lock, which a process
+    that switches the mode at the same moment has, the pragma fails at once whatever the busy timeout.
+    """
     import sqlite3
 
     import sqlalchemy as sa
 
+    pragma = "PRAGMA journal_mode=WAL"
+    until = time.monotonic() + _SWITCH_SECONDS
     with engine.connect() as connection:
         raw = connection.connection.dbapi_connection
         assert raw is not None
-        pragma = "PRAGMA journal_mode=WAL"
-        try:
-            raw.execute(pragma).close()
-        except sqlite3.Error as error:
-            raise sa.exc.DBAPIError(pragma, None, error) from error
+        while True:
+            try:
+                raw.execute(pragma).close()
+                return
+            except sqlite3.Error as error:
+                busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until:
+                    raise sa.exc.DBAPIError(pragma, None, error) from error
+            time.sleep(_SWITCH_PAUSE)
