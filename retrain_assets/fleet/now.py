@@ -89,5 +89,6 @@ def now_table(rows: Sequence[Retrained]) -> "Table":
         f"{count} {name}" for name in _COLOURS if (count := sum(r.outcome == name for r in rows))
     ]
     seconds = sum(row.cpu_seconds or 0.0 for row in rows)
-    table.add_row(f"{len(rows)} models", ", ".join(counts), "", f"{seconds:.1f}", "", style="bold")
+    total = f"{len(rows)} model{'s' * (len(rows) != 1)}"
+    table.add_row(total, ", ".join(counts), "", f"{seconds:.1f}", "", style="bold")
     return table

@@ -204,11 +204,7 @@ def _asset(
         for name, (table, count, offset) in (reads or {}).items()
     }
     order = {name: dg.AssetDep(asset_key(spec.name, name)) for name in deps}
-    checks = {
-        f"check_{name}": dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
-        for name in checks_of(spec, stage)
-    }
-    description = f"{spec.description}\n\n{_TEXTS[stage]}".strip()
+    checks = _checks(spec, stage)
     compute = dg.OpDefinition(
         name="__".join(key.path),
         compute_fn=_compute(body(spec)),
@@ -227,27 +223,35 @@ def _asset(
         tags=op_tags(resources),
         pool=gpu_pool(resources),
     )
+    described = dg.AssetSpec(
+        key,
+        deps=[*upstream.values(), *order.values()],
+        description=f"{spec.description}\n\n{_TEXTS[stage]}".strip(),
+        group_name=spec.group or spec.name,
+        code_version=code_version,
+        freshness_policy=_freshness(freshness),
+        owners=[spec.owner] if spec.owner else None,
+        tags={"retrain/model": spec.name, **spec.tags},
+        kinds=kinds,
+        partitions_def=dagster_partitions(scheme),
+    )
     return dg.AssetsDefinition(
         node_def=compute,
         keys_by_input_name={name: dep.asset_key for name, dep in (upstream | order).items()},
         keys_by_output_name={"result": key},
         check_specs_by_output_name=checks,
         backfill_policy=backfill_policy,
-        specs=[
-            dg.AssetSpec(
-                key,
-                deps=[*upstream.values(), *order.values()],
-                description=description,
-                group_name=spec.group or spec.name,
-                code_version=code_version,
-                freshness_policy=_freshness(freshness),
-                owners=[spec.owner] if spec.owner else None,
-                tags={"retrain/model": spec.name, **spec.tags},
-                kinds=kinds,
-                partitions_def=dagster_partitions(scheme),
-            )
-        ],
+        specs=[described],
     )
+
+
+def _checks(spec: ModelSpec, stage: str) -> dict[str, dg.AssetCheckSpec]:
+    """The checks of one asset by the name of the op's output."""
+    key = asset_key(spec.name, stage)
+    return {
+        f"check_{name}": dg.AssetCheckSpec(name, asset=key, description=_CHECK_TEXTS[name])
+        for name in checks_of(spec, stage)
+    }
 
 
 _TABLE = dg.In(input_manager_key="tables")

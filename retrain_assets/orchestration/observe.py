@@ -291,25 +291,7 @@ def observe(
     from retrain_assets.promotion.decisions import Decisions
 
     by_name = {spec.name: spec for spec in specs}
-    keys = {asset_key(name, stage): (name, stage) for name in by_name for stage in stages}
-    latest: dict[str, dict[str, Latest]] = {name: {} for name in by_name}
-    run_ids: dict[str, set[str]] = {name: set() for name in by_name}
-    for record in instance.get_asset_records(list(keys)):
-        entry = record.asset_entry
-        record_of = entry.last_materialization_record
-        materialization = record_of.asset_materialization if record_of else None
-        found = keys.get(entry.asset_key)
-        if found is not None and entry.last_run_id:  # events without a run have an empty one
-            run_ids[found[0]].add(entry.last_run_id)
-        if materialization is None or found is None or record_of is None:
-            continue
-        name, stage = found
-        latest[name][stage] = Latest(
-            storage_id=record_of.storage_id,
-            partition=record_of.partition_key,
-            timestamp=record_of.timestamp,
-            metadata={key: value.value for key, value in materialization.metadata.items()},
-        )
+    latest, run_ids = _events(instance, by_name, stages)
     in_flight: dict[str, str] = {}
     inline: set[str] = set()
     for run in runs_in_progress(instance) if running is None else running:
@@ -340,6 +322,32 @@ def observe(
             asked_by=triggers.get(judged[name].state) if name in judged else None,
         )
     return states
+
+
+def _events(
+    instance: dg.DagsterInstance, names: Collection[str], stages: tuple[str, ...]
+) -> tuple[dict[str, dict[str, Latest]], dict[str, set[str]]]:
+    """By model the newest materialization of each stage, and the runs that were the last of any."""
+    keys = {asset_key(name, stage): (name, stage) for name in names for stage in stages}
+    latest: dict[str, dict[str, Latest]] = {name: {} for name in names}
+    run_ids: dict[str, set[str]] = {name: set() for name in names}
+    for record in instance.get_asset_records(list(keys)):
+        entry = record.asset_entry
+        record_of = entry.last_materialization_record
+        materialization = record_of.asset_materialization if record_of else None
+        found = keys.get(entry.asset_key)
+        if found is not None and entry.last_run_id:  # events without a run have an empty one
+            run_ids[found[0]].add(entry.last_run_id)
+        if materialization is None or found is None or record_of is None:
+            continue
+        name, stage = found
+        latest[name][stage] = Latest(
+            storage_id=record_of.storage_id,
+            partition=record_of.partition_key,
+            timestamp=record_of.timestamp,
+            metadata={key: value.value for key, value in materialization.metadata.items()},
+        )
+    return latest, run_ids
 
 
 def _newest(ledger: "Ledger", specs: Mapping[str, ModelSpec]) -> dict[str, "Promotion"]:

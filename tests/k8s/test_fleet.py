@@ -23,7 +23,6 @@ EXAMPLE = ROOT / "model_specs/recommenders.yaml"
 pytestmark = [
     pytest.mark.k8s,
     pytest.mark.timeout(4000),
-    pytest.mark.skipif(not EXAMPLE.exists(), reason="no model_specs/recommenders.yaml"),
 ]
 
 SIZE = int(os.environ.get("RETRAIN_K8S_FLEET", "8"))
