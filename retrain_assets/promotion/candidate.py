@@ -13,8 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from importlib.metadata import version as package_version
+from functools import cache, cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -300,11 +300,12 @@ def training_rows(
     plan = plan_window(spec.scheme, partition, spec.train, spec.min_window, existing)
     train = store.read(spec.name, "features", list(plan.train_keys))
     holdout = store.read_with_partition(spec.name, "features", list(plan.holdout_keys))
+    held_out = holdout["__partition__"].combine_chunks()
     return TrainingRows(
         train=train,
         holdout=holdout.drop_columns(["__partition__"]),
         last=store.read(spec.name, "features", [plan.train_keys[-1]]),
-        holdout_partitions=holdout["__partition__"].to_pylist(),
+        holdout_partitions=held_out.dictionary.to_numpy(zero_copy_only=False)[held_out.indices],
         trained_on=_span(plan.train_keys),
         holdout_name=_span(plan.holdout_keys),
         train_until=plan.train_keys[-1],
@@ -381,11 +382,16 @@ def _fingerprint_of(spec: ModelSpec, data_digest: str, trained_on: str, holdout:
         "model": spec.name,
         "data": data_digest,
         "training": spec.training_hash,
-        "trainer": f"lightgbm {package_version('lightgbm')}",
+        "trainer": _trainer(),
         "trained_on": trained_on,
         "holdout": holdout,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@cache
+def _trainer() -> str:
+    return f"lightgbm {version('lightgbm')}"
 
 
 def train_model(spec: ModelSpec, train: "pa.Table") -> "TabularModel":

@@ -4,8 +4,8 @@ Belongs here: scores of labelled rows, the metric's value on a partition, the ga
 trainings. Does not: when they are asked for, what was known when (`evidence`).
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,8 @@ __all__ = ["Scores", "replayed_spec", "value_on"]
 _HELD_BYTES = 256 << 20
 _HELD_MODELS = 64
 _AHEAD = 8
-"""Partitions that are scored in one pass when the first of them comes: who serves it mostly serves
-the next ones too, and a pass over one partition costs almost as much as over several."""
+"""At most so many partitions are scored in one pass when the first of them comes, as many as the model has
+served already: who serves mostly goes on serving, and a pass costs little less for one partition."""
 _CHUNK = 32
 """Partitions that hindsight's models are scored on in one pass."""
 
@@ -97,6 +97,20 @@ def _by_partition(whole: "Evaluation", keys: Sequence[str]) -> "Iterator[Evaluat
         )
 
 
+def _held_out(trained: "Trained") -> "Iterator[Evaluation | None]":
+    """A model's scores of its own holdout, by partition."""
+    whole, keys = trained.holdout(), trained.holdout_keys
+    place = {key: at for at, key in enumerate(keys)}
+    return _by_partition(
+        replace(
+            whole,
+            scores={CANDIDATE: whole.scores[CANDIDATE]},
+            row_partitions=np.array([place[key] for key in whole.row_partitions]),
+        ),
+        keys,
+    )
+
+
 class Scores:
     """Scores of one history's models.
 
@@ -112,6 +126,7 @@ class Scores:
         self._evaluations: OrderedDict[tuple[str, str], Evaluation | None] = OrderedDict()
         self._models: OrderedDict[str, TabularModel] = OrderedDict()
         self._bytes = 0
+        self._passes: Counter[str] = Counter()
 
     @property
     def spec(self) -> "ModelSpec":
@@ -137,8 +152,10 @@ class Scores:
         place = (trained.fingerprint, key)
         if place not in self._evaluations:
             at = self._history.index[key]
+            ahead = min(1 << self._passes[trained.fingerprint], _AHEAD)
+            self._passes[trained.fingerprint] += 1
             try:
-                self._score(trained, self._history.keys[at : at + _AHEAD])
+                self._score(trained, self._history.keys[at : at + ahead])
             except (TrainingError, TableError):
                 # What is wrong with a later partition is said when it comes, to whoever serves then.
                 self._score(trained, [key])
@@ -147,6 +164,10 @@ class Scores:
     def _score(self, trained: "Trained", keys: Sequence[str]) -> None:
         """Scores of several partitions, as far as they are not held, in one pass over their rows."""
         keys = [key for key in keys if (trained.fingerprint, key) not in self._evaluations]
+        if not set(trained.holdout_keys).isdisjoint(keys):
+            # Scored already, by the training.
+            self._hold(trained, trained.holdout_keys, _held_out(trained))
+            keys = [key for key in keys if key not in trained.holdout_keys]
         if not keys:
             return
         spec = self._history.spec
@@ -157,6 +178,12 @@ class Scores:
             group=spec.train.group, row_partitions=places,
         )  # fmt: skip
         parts = [None] * len(keys) if whole is None else _by_partition(whole, keys)
+        self._hold(trained, keys, parts)
+
+    def _hold(
+        self, trained: "Trained", keys: Sequence[str], parts: "Iterable[Evaluation | None]"
+    ) -> None:
+        """Keep what was scored, and forget the oldest beyond what may be held."""
         for key, found in zip(keys, parts, strict=True):
             self._evaluations[trained.fingerprint, key] = found
             self._bytes += 0 if found is None else found.scores[CANDIDATE].nbytes

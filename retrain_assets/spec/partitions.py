@@ -135,8 +135,10 @@ class PartitionScheme:
 
     def trailing(self, key: str, n: int) -> list[str]:
         """The `n` keys that end with `key`, oldest first; fewer at the beginning."""
-        keys = [self.shift(key, -back) for back in range(n - 1, -1, -1)]
-        return [k for k in keys if k is not None]
+        last = self._index(self.parse(key))
+        return [
+            self.key_of(self._advance(self.first, i)) for i in range(max(last - n + 1, 0), last + 1)
+        ]
 
     def between(self, first: str, last: str) -> list[str]:
         """All keys from `first` to `last`, both included."""
