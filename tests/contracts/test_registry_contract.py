@@ -66,7 +66,6 @@ def mlflow_server(folder: Path, database: str) -> Iterator[str]:
             cwd=folder,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
             start_new_session=True,
         )
         try:

@@ -93,7 +93,6 @@ class MlflowServer:
                     "--artifacts-destination", str(self._folder / "store"),
                 ],
                 cwd=self._folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
             )  # fmt: skip
         wait_until_healthy(self._process, self.url, log)
 

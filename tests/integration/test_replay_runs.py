@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,13 @@ import pytest
 from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import ReplayError
 from retrain_assets.replay.history import snapshot
+from retrain_assets.replay.memo import Memo
 from retrain_assets.replay.run import Replay, replay
+from retrain_assets.replay.scores import Scores
+from retrain_assets.replay.trainings import Trained, Trainings
 from retrain_assets.spec.model import ModelSpec
+from retrain_assets.training.evaluation import score_labelled
+from retrain_assets.training.model import TabularModel
 
 START = date(2024, 1, 1)
 ROWS = 150
@@ -120,6 +125,49 @@ def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
         assert (one.value, one.retrainings, one.promotions) == (
             two.value, two.retrainings, two.promotions,
         )  # fmt: skip
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Iterator[tuple[Scores, Trained]]:
+    store = filled(tmp_path / "live", 30)
+    history = snapshot(spec(), store, tmp_path / "store")
+    trained = Trainings(history, tmp_path / "trainings", 1).get(key(9))
+    with Memo(tmp_path / "memo.sqlite") as memo:
+        yield Scores(history, memo), trained
+
+
+def test_scores_of_a_models_own_holdout_are_those_of_its_training(
+    scored: tuple[Scores, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, trained = scored
+    assert trained.holdout_keys == tuple(key(n) for n in range(5, 9))
+    expected = [
+        score_labelled(trained.load(), None, scores.table(one)) for one in trained.holdout_keys
+    ]
+    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", None)
+    for name, again in zip(trained.holdout_keys, expected, strict=True):
+        found = scores.evaluation(trained, name)
+        assert found is not None
+        assert again is not None
+        np.testing.assert_array_equal(found.y_true, again.y_true)
+        np.testing.assert_array_equal(found.scores["candidate"], again.scores["candidate"])
+        assert set(found.row_partitions) == {name}
+
+
+def test_a_pass_looks_as_far_ahead_as_the_model_has_served(
+    scored: tuple[Scores, Trained], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, trained = scored
+    passes: list[int] = []
+
+    def counted(model: TabularModel, champion: None, table: pa.Table, **options: Any) -> Any:
+        passes.append(table.num_rows // ROWS)
+        return score_labelled(model, champion, table, **options)
+
+    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", counted)
+    for n in range(10, 30):
+        assert scores.evaluation(trained, key(n)) is not None
+    assert passes == [1, 2, 4, 8, 5]
 
 
 def test_a_replay_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
