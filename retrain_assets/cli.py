@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
     from retrain_assets.spec.fleet import Member
+    from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["main"]
 
@@ -458,7 +459,7 @@ def now(
     """Retrain MODELS now, side by side, on this machine; the gate decides as ever.
 
     Models of the same partition share runs, and the runs a few processes. Each decision is recorded,
-    and runs are in the Dagster UI. Ctrl-C lets the runs end that go on; a second one ends them.
+    and runs are in the Dagster UI. Ctrl-C lets the runs end that go on; a second one, or SIGTERM, cancels them.
     On a cluster, start the job `retrain_now` in the Dagster UI instead.
 
     The exit code is 1 if a model could not be retrained or judged; a rejection is a result.
@@ -477,6 +478,7 @@ def now(
     from retrain_assets.spec.loading import load_specs
 
     rows: list[Retrained] = []
+    meant: list[ModelSpec] = []
     interrupted = False
     try:
         loaded = load_specs(specs).models

@@ -6,13 +6,15 @@ what is printed (`cli`).
 
 Each run is executed in process, on the same Dagster instance as everything else, by a worker whose
 definitions are those of the run's models alone. Workers are forked from a server that has imported the
-libraries once. A run that is killed is reported as canceled, by this process or, where that was
-killed too, by the next `retrain now`: one that looks as if it went on would hold its models back for ever.
+libraries once, and end with this process however it ends. A run that is killed is reported as canceled, by this
+process or, where that was killed too, by the next `retrain now`: one that looks as if it went on would hold its
+models back for ever.
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 import time
 import uuid
 from collections import deque
@@ -20,6 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from typing import Literal
 
 import dagster as dg
@@ -197,9 +201,36 @@ def executed(
 # -- the processes --------------------------------------------------------------------------------
 
 
-def _ignore_interrupts() -> None:
-    """An interrupt of the terminal reaches all processes; what becomes of a run is for one to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _follow_parent() -> None:
+    """What becomes of a run is for the parent to say, and a parent that was killed takes its workers along.
+
+    An interrupt of the terminal reaches all processes, and Dagster would fail the run for it: it puts
+    its own handler in the place of any other while a run goes on, so the signal is blocked.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _start_server() -> None:
+    """Start what workers are forked from; an interrupt while it imports is not for it either."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _terminated(*_: object) -> None:
+    """SIGTERM as an exception, so that runs are canceled on the way out; once."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 class Workers:
@@ -212,19 +243,22 @@ class Workers:
 
     def __init__(self, jobs: int, libraries: list[str]) -> None:
         self._jobs = jobs
-        # The server process is told before it starts, and imports while this process decides.
+        # The server process imports while this process decides.
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(libraries)
+        _start_server()
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self._jobs, self._processes, initializer=_ignore_interrupts)
+        return ProcessPoolExecutor(self._jobs, self._processes, initializer=_follow_parent)
 
     def __enter__(self) -> "Workers":
+        self._on_terminate = signal.signal(signal.SIGTERM, _terminated)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, self._on_terminate)
 
     def execute(
         self, batches: Sequence[Batch], instance: dg.DagsterInstance
@@ -234,6 +268,7 @@ class Workers:
         Raises:
             KeyboardInterrupt: nothing new was begun, and the runs that went on have ended; a second
                 interrupt ends their processes, and cancels them.
+            SystemExit: SIGTERM came, which does the same at once.
         """
         waiting, going_on = deque(batches), dict[Future[Done], Batch]()
         interrupted = False
@@ -272,7 +307,7 @@ class Workers:
 
     def _end(self, batches: Sequence[Batch], instance: dg.DagsterInstance) -> None:
         for process in multiprocessing.active_children():
-            process.terminate()
+            process.kill()  # what Dagster makes of SIGTERM depends on the moment
         self._pool.shutdown(cancel_futures=True)
         for batch in batches:
             _cancel(instance, batch.run_id, "it was interrupted")

@@ -1,12 +1,15 @@
 """Python sources of the orchestration tests: small, seeded, steered by a JSON file.
 
 The file `world.json` in `folder` says which partitions exist, from which one on the data has
-drifted, or the labels alone are the other way round, which ones break the contract, and whether the
-source answers at all. It is read at every call, so that a test, and the processes that it starts, see
+drifted, or the labels alone are the other way round, which ones break the contract, whether the
+source answers at all, and which models it keeps waiting, each of which leaves a file `waits-<model>`.
+It is read at every call, so that a test, and the processes that it starts, see
 the same world.
 """
 
 import json
+import os
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,10 @@ def load(
 ) -> pd.DataFrame:
     """Rows of one partition; the same ones at every call."""
     world = read_world(folder)
+    while name in world.get("hold", ()):
+        (Path(folder) / f"waits-{name}").write_text(str(os.getpid()), encoding="utf-8")
+        time.sleep(0.05)
+        world = read_world(folder)
     key = window.key if window else str(world["version"])
     rng = np.random.default_rng(zlib.crc32(f"{task} {key}".encode()))
     drifted = world["drift_from"] is not None and key >= world["drift_from"]
