@@ -39,8 +39,11 @@ def load(
 ) -> pd.DataFrame:
     """Rows of one partition; the same ones at every call."""
     world = read_world(folder)
+    if name in world.get("hold", ()):
+        new = Path(folder) / f"waits-{name}.new"
+        new.write_text(str(os.getpid()), encoding="utf-8")
+        os.replace(new, new.with_suffix(""))
     while name in world.get("hold", ()):
-        (Path(folder) / f"waits-{name}").write_text(str(os.getpid()), encoding="utf-8")
         time.sleep(0.05)
         world = read_world(folder)
     key = window.key if window else str(world["version"])
