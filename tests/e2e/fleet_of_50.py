@@ -113,9 +113,9 @@ def _template(folder: Path) -> dict[str, object]:
         "target": "y",
         "task": "binary",
         "train": {
-            "window": 6,
-            "min_window": 4,
-            "holdout": 2,
+            "window": 4,
+            "min_window": 2,
+            "holdout": 1,
             "params": {"n_estimators": 20, "num_leaves": 7, "num_threads": 1},
         },
         "drift": {
