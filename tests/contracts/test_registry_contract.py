@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from integration.candidates import Trained, train_small_model
+from integration.ports import free_port
 from integration.postgres import PostgresServer
 from mlflow import MlflowClient
 from mlflow.entities import DatasetInput
@@ -31,12 +31,6 @@ from retrain_assets.training.model import TabularModel
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def wait_until_healthy(server: "subprocess.Popen[bytes]", url: str, log: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,19 +18,13 @@ from typing import Any, TypeVar
 import dagster as dg
 import pytest
 import yaml
+from integration.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 _READY_SECONDS = 150
 _STOP_SECONDS = 60
 
 T = TypeVar("T")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def copy_project(folder: Path, *, seconds_per_day: float) -> None:

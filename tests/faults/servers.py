@@ -5,49 +5,25 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from contracts.test_registry_contract import free_port, wait_until_healthy
-from integration.postgres import PASSWORD, USER, PostgresServer, binaries, identity, wait_for
+from contracts.test_registry_contract import wait_until_healthy
+from integration.ports import free_port
+from integration.postgres import PostgresServer, new_cluster, start_process, wait_for
 
 
 class Postgres:
     """A PostgreSQL server of its own on a fixed port."""
 
     def __init__(self) -> None:
-        # Not tmp_path: its parents are closed to the user that the server runs as.
-        self._folder = Path(tempfile.mkdtemp(prefix="retrain-faults-"))
-        self._as = identity()
-        if self._as:
-            os.chown(self._folder, self._as["user"], self._as["group"])
-        password = self._folder / "password"
-        password.write_text(PASSWORD)
-        password.chmod(0o644)
+        self._folder = new_cluster("retrain-faults-")
         self.server = PostgresServer(free_port(), self._folder / "log")
-        subprocess.run(
-            [
-                str(binaries() / "initdb"), "-D", str(self._folder / "data"), "-U", USER,
-                "-A", "scram-sha-256", f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync",
-            ],
-            check=True, capture_output=True, cwd=self._folder, **self._as,
-        )  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
         """Start it (again), which recovers what was committed before a kill."""
-        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
-        with open(self.server.log, "ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    str(binaries() / "postgres"), "-D", str(self._folder / "data"),
-                    "-p", str(self.server.port), "-c", "listen_addresses=127.0.0.1",
-                    "-c", "unix_socket_directories=", "-c", "shared_buffers=32MB",
-                ],
-                stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, start_new_session=True,
-                **self._as,
-            )  # fmt: skip
+        self._process = start_process(self._folder, self.server.port, "shared_buffers=32MB")
         wait_for(self.server, self._process)
 
     def kill(self) -> None:

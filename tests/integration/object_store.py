@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from integration.ports import free_port
 
 __all__ = ["FailingProxy", "ObjectStore", "failing_proxy", "object_store", "swift"]
 
@@ -71,9 +71,7 @@ class ObjectStore:
 def swift(address: str = "127.0.0.1") -> Iterator[ObjectStore]:
     """A store on a free port of `address`, gone with its objects at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="retrain-swift-"))
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port = probe.getsockname()[1]
+    port = free_port(address)
     log = folder / "log"
     script = Path(__file__).with_name("swift_server.py")
     with log.open("wb") as errors:

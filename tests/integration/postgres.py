@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from integration.ports import free_port
 
 __all__ = [
     "PASSWORD",
@@ -27,7 +27,9 @@ __all__ = [
     "PostgresServer",
     "binaries",
     "identity",
+    "new_cluster",
     "postgres_server",
+    "start_process",
     "wait_for",
 ]
 
@@ -80,11 +82,46 @@ def identity() -> dict[str, Any]:
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def new_cluster(prefix: str) -> Path:
+    """A new folder with an empty database cluster in its `data`; whoever asks removes it.
+
+    Not in pytest's folder: its parents are closed to the user that the server runs as.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    who = identity()
+    if who:
+        os.chown(folder, who["user"], who["group"])
+    password = folder / "password"
+    password.write_text(PASSWORD)
+    password.chmod(0o644)
+    subprocess.run(
+        [
+            str(binaries() / "initdb"), "-D", str(folder / "data"), "-U", USER, "-A", "scram-sha-256",
+            f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync",
+        ],
+        check=True, capture_output=True, cwd=folder, **who,
+    )  # fmt: skip
+    return folder
+
+
+def start_process(
+    folder: Path, port: int, *settings: str, host: str = "127.0.0.1"
+) -> subprocess.Popen[bytes]:
+    """The server over the cluster in `folder`, which logs into its file `log`; may be a restart.
+
+    Args:
+        settings: `name=value`, as of postgresql.conf.
+    """
+    (folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+    given = (f"listen_addresses={host}", "unix_socket_directories=", *settings)
+    with open(folder / "log", "ab") as log:
+        return subprocess.Popen(
+            [
+                str(binaries() / "postgres"), "-D", str(folder / "data"), "-p", str(port),
+                *(part for setting in given for part in ("-c", setting)),
+            ],
+            stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True, **identity(),
+        )  # fmt: skip
 
 
 def wait_for(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
@@ -103,43 +140,21 @@ def wait_for(server: PostgresServer, process: subprocess.Popen[bytes]) -> None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A server of this test session, on a free port, in a folder that is removed afterwards."""
-    # Not tmp_path: its parents are closed to the user that the server runs as.
-    folder = Path(tempfile.mkdtemp(prefix="retrain-postgres-"))
-    who = identity()
-    if who:
-        os.chown(folder, who["user"], who["group"])
-    password_file = folder / "password"
-    password_file.write_text(PASSWORD)
-    password_file.chmod(0o644)
-    data = folder / "data"
-    server = PostgresServer(_free_port(), folder / "log")
-    folder_of_binaries = binaries()
-    subprocess.run(
-        [
-            str(folder_of_binaries / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
-            f"--pwfile={password_file}", "-E", "UTF8", "--locale=C", "--no-sync",
-        ],
-        check=True, capture_output=True, cwd=folder, **who,
+    folder = new_cluster("retrain-postgres-")
+    server = PostgresServer(free_port(), folder / "log")
+    process = start_process(
+        folder, server.port, "fsync=off", "shared_buffers=32MB",
+        # Not UTC, so that code which relies on the server's zone is found out.
+        "timezone=America/New_York",
     )  # fmt: skip
-    with open(server.log, "wb") as log:
-        process = subprocess.Popen(
-            [
-                str(folder_of_binaries / "postgres"), "-D", str(data), "-p", str(server.port),
-                "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-                "-c", "fsync=off", "-c", "shared_buffers=32MB",
-                # Not UTC, so that code which relies on the server's zone is found out.
-                "-c", "timezone=America/New_York",
-            ],
-            stdout=log, stderr=subprocess.STDOUT, cwd=folder, **who,
-        )  # fmt: skip
+    try:
+        wait_for(server, process)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are cut
         try:
-            wait_for(server, process)
-            yield server
-        finally:
-            process.send_signal(signal.SIGINT)  # fast shutdown: open sessions are cut
-            try:
-                process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            shutil.rmtree(folder)
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(folder)

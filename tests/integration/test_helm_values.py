@@ -83,6 +83,20 @@ def test_the_chart_s_queue_monitoring_retries_and_pools_are_ours(
     assert chart["postgresql"]["postgresqlScheme"] == scheme
 
 
+def test_what_the_chart_has_no_values_for_is_given_word_for_word(
+    instance: dict[str, Any], chart: dict[str, Any]
+) -> None:
+    given = {"nux", "local_artifact_storage"}
+    assert chart["additionalInstanceConfig"] == {name: instance[name] for name in given}
+
+
+def test_runs_read_the_config_map_that_the_chart_makes(
+    instance: dict[str, Any], chart: dict[str, Any]
+) -> None:
+    made = f"{chart['global']['fullnameOverride']}-instance"
+    assert instance["run_launcher"]["config"]["instance_config_map"] == made
+
+
 def test_the_chart_s_pods_are_ours(chart: dict[str, Any]) -> None:
     (code,) = chart["dagster-user-deployments"]["deployments"]
     theirs = {

@@ -4,7 +4,6 @@ Both listen where pods reach them. Belongs here: starting and stopping the serve
 they hold.
 """
 
-import os
 import shutil
 import signal
 import socket
@@ -17,19 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from integration.postgres import PASSWORD, USER, binaries, identity
+from integration.ports import free_port
+from integration.postgres import PASSWORD, USER, new_cluster, start_process
 
 __all__ = ["ObjectStore", "Postgres", "free_port"]
 
 _START_SECONDS = 60.0
-
-
-def free_port(host: str) -> int:
-    """A port of `host` that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Postgres:
@@ -37,23 +29,8 @@ class Postgres:
 
     def __init__(self, host: str) -> None:
         self.host, self.port = host, free_port(host)
-        # Not tmp_path: its parents are closed to the user that the server runs as.
-        self._folder = Path(tempfile.mkdtemp(prefix="retrain-k8s-postgres-"))
-        self._as = identity()
-        if self._as:
-            os.chown(self._folder, self._as["user"], self._as["group"])
-        password = self._folder / "password"
-        password.write_text(PASSWORD)
-        password.chmod(0o644)
-        data = self._folder / "data"
-        subprocess.run(
-            [
-                str(binaries() / "initdb"), "-D", str(data), "-U", USER, "-A", "scram-sha-256",
-                f"--pwfile={password}", "-E", "UTF8", "--locale=C", "--no-sync",
-            ],
-            check=True, capture_output=True, cwd=self._folder, **self._as,
-        )  # fmt: skip
-        with (data / "pg_hba.conf").open("a") as file:
+        self._folder = new_cluster("retrain-k8s-postgres-")
+        with (self._folder / "data" / "pg_hba.conf").open("a") as file:
             file.write("host all all all scram-sha-256\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -68,18 +45,10 @@ class Postgres:
 
     def start(self) -> None:
         """Start it (again)."""
-        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
-        with open(self._folder / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    str(binaries() / "postgres"), "-D", str(self._folder / "data"),
-                    "-p", str(self.port), "-c", f"listen_addresses={self.host}",
-                    "-c", "unix_socket_directories=", "-c", "shared_buffers=64MB",
-                    "-c", "max_connections=300", "-c", "fsync=off",
-                ],
-                stdout=log, stderr=subprocess.STDOUT, cwd=self._folder, start_new_session=True,
-                **self._as,
-            )  # fmt: skip
+        self._process = start_process(
+            self._folder, self.port, "shared_buffers=64MB", "max_connections=300", "fsync=off",
+            host=self.host,
+        )  # fmt: skip
         deadline = time.monotonic() + _START_SECONDS
         engine = sa.create_engine(self.url("postgres"), poolclass=sa.NullPool)
         while True:
