@@ -24,6 +24,9 @@ from retrain_assets.orchestration.launcher import scope_of
 
 __all__ = ["RetrainRunLauncher"]
 
+_IMAGE = "dagster/image"
+"""Tag with which dagster-k8s notes the image that a run was launched with."""
+
 
 class RetrainRunLauncher(K8sRunLauncher):
     """`K8sRunLauncher` that waits for an unreachable API server and explains what stopped a pod.
@@ -58,7 +61,13 @@ class RetrainRunLauncher(K8sRunLauncher):
 
         Run monitoring asks for it when it is about to end the run, and nothing else does.
         """
-        found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        except (ApiException, HTTPError) as error:
+            found = f"The cluster cannot be asked why: {error}"
         text = [self._advice(run, found), found]
         if run.status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED):
             text.append(self._give_up(run))
@@ -74,7 +83,10 @@ class RetrainRunLauncher(K8sRunLauncher):
         try:
             deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
         except (ApiException, HTTPError) as error:
-            return f"Its Job {name} is still there and has to be deleted by hand: {error}"
+            return (
+                f"Its Job {name} may still be there: delete it, or wait for active_deadline_seconds of "
+                f"run_launcher in dagster.yaml. {error}"
+            )
         return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
 
     def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
@@ -83,7 +95,12 @@ class RetrainRunLauncher(K8sRunLauncher):
         if "FailedScheduling" in found:
             return unschedulable(run)
         if "ErrImage" in found or "ImagePullBackOff" in found:
-            return "The image of the run's pod cannot be pulled: see run_launcher in dagster.yaml."
+            return unpullable(run)
+        if "DeadlineExceeded" in found:
+            return (
+                "The run took longer than active_deadline_seconds of run_launcher in dagster.yaml allows: raise "
+                "it, or let the model read less (train.window)."
+            )
         return None
 
     def _running_steps(self, run: dg.DagsterRun) -> list[str]:
@@ -116,6 +133,20 @@ def out_of_memory(run: dg.DagsterRun, running: list[str], limit: str | None) -> 
         f"{who}: killed for using more memory than {at}; {verb} resources.{stage}.memory in the "
         f"model's spec, or let it read less (train.window)."
     )
+
+
+def unpullable(run: dg.DagsterRun) -> str:
+    """Which image a node did not find, and where it is named."""
+    return (
+        f"The image {run.tags.get(_IMAGE, 'of unknown name')} of the run's pod cannot be pulled: push it, or "
+        f"correct RETRAIN_IMAGE (job_image of run_launcher in dagster.yaml){_own_image(run)}; a registry that "
+        "asks for a password needs image_pull_secrets there."
+    )
+
+
+def _own_image(run: dg.DagsterRun) -> str:
+    config = json.loads(run.tags.get(K8S_CONFIG, "{}")).get("container_config", {})
+    return f", or the run's own tag {K8S_CONFIG}" if "image" in config else ""
 
 
 def unschedulable(run: dg.DagsterRun) -> str:

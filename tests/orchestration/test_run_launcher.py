@@ -83,3 +83,14 @@ def test_a_request_of_the_spec_is_merged_with_the_deployment_s_own(
     }
     env = context.run_k8s_config.container_config["env"]
     assert {"name": "RETRAIN_MODELS", "value": "churn"} in env
+
+
+def test_a_run_that_is_given_up_while_the_cluster_is_away_says_what_stays_behind(
+    launchers: dict[str, K8sRunLauncher],
+) -> None:
+    run = run_of()._replace(status=dg.DagsterRunStatus.STARTING)
+    text = launchers["ours"].get_run_worker_debug_info(run)
+    assert text is not None
+    assert "The cluster cannot be asked why" in text
+    assert f"Its Job dagster-run-{run.run_id} may still be there: delete it" in text
+    assert "active_deadline_seconds" in text

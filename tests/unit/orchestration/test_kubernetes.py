@@ -11,7 +11,7 @@ from dagster_k8s.job import get_user_defined_k8s_config
 from retrain_assets.orchestration.factory import model_assets
 from retrain_assets.orchestration.keys import STAGES, Tag, asset_key, monitor_keys, retrain_keys
 from retrain_assets.orchestration.kubernetes import K8S_CONFIG, gpu_pool, op_tags, run_tags
-from retrain_assets.orchestration.run_launcher import out_of_memory, unschedulable
+from retrain_assets.orchestration.run_launcher import out_of_memory, unpullable, unschedulable
 from retrain_assets.spec.model import ModelSpec
 from retrain_assets.spec.resources import Resources
 
@@ -156,6 +156,16 @@ def test_a_pod_that_no_node_takes_says_what_it_asks_for() -> None:
     assert "candidate_model of the spec asks for (cpu 2000m, nvidia.com/gpu 4)" in unschedulable(
         run(tags)
     )
+
+
+def test_an_image_that_cannot_be_pulled_is_named_with_every_place_that_names_it() -> None:
+    tags = {"dagster/image": "registry.example.com/retrain:1"}
+    text = unpullable(run(tags))
+    assert "The image registry.example.com/retrain:1 of the run's pod cannot be pulled" in text
+    assert "RETRAIN_IMAGE" in text
+    assert "tag dagster-k8s/config" not in text
+    own = json.dumps({"container_config": {"image": "registry.example.com/retrain:1"}})
+    assert "or the run's own tag dagster-k8s/config" in unpullable(run(tags | {K8S_CONFIG: own}))
 
 
 def test_keys_of_assets_are_those_of_steps() -> None:
