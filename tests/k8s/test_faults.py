@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -22,6 +23,7 @@ pytestmark = [
 ]
 
 SLOW = {"source": {"python": "k8s.fault_source:load"}}  # raw_data takes as long as a test needs
+GROWING = {"memory": "200Mi", "memory_retry": {"factor": 4, "limit": "2Gi"}}
 MODELS: dict[str, dict[str, Any]] = {
     "deleted": SLOW,
     "hungry": {"resources": {"candidate_model": {"memory": "200Mi"}}},
@@ -34,6 +36,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
+    "growing": {"resources": {"candidate_model": GROWING}},
+    "growing_apart": {"resources": {"candidate_model": GROWING | {"isolate": True}}},
     "apart": {"resources": {"candidate_model": {"isolate": True, "memory": "1Gi"}}},
 }
 
@@ -46,7 +50,7 @@ IMAGELESS = {
 }
 """Tags of a run as a person starts it with a wrong tag of the image."""
 
-BY_THEMSELVES = ("nowhere", "hungry", "gpu_a", "gpu_b", "apart")
+BY_THEMSELVES = ("nowhere", "hungry", "gpu_a", "gpu_b", "apart", "growing", "growing_apart")
 """Models to which nothing has to be done at a moment: they run behind the other tests."""
 
 
@@ -159,6 +163,30 @@ def test_being_killed_for_memory_says_what_to_change_and_is_not_repeated_for_eve
     assert platform.ledger.champion("hungry") is None
 
 
+def test_a_run_that_was_killed_for_memory_is_tried_again_with_more(platform: HostPlatform) -> None:
+    model = platform["growing"]
+    promoted_once(model)
+    killed = model.runs("retrain")[0]
+    text = platform.failure(killed)
+    assert "growing/candidate_model: killed for using more memory than the limit of 200Mi" in text
+    assert "By its memory_retry the next attempt asks for 800Mi" in text
+    assert json.loads(killed.tags[Tag.MEMORY]) == {"growing__candidate_model": "800Mi"}
+
+
+def test_a_step_that_was_killed_for_memory_in_its_own_pod_says_so_and_is_tried_again_with_more(
+    platform: HostPlatform,
+) -> None:
+    model = platform["growing_apart"]
+    promoted_once(model)
+    killed = model.runs("retrain")[0]
+    said = [entry.user_message for entry in platform.instance.all_logs(killed.run_id)]
+    (text,) = [line for line in said if "killed for using more memory" in line]
+    assert text.startswith("growing_apart/candidate_model: killed")
+    assert "the limit of 200Mi" in text
+    assert "raise resources.candidate_model.memory" in text
+    assert "By its memory_retry the next attempt asks for 800Mi" in text
+
+
 def test_an_api_server_that_is_away_for_a_minute_fails_no_healthy_run(
     platform: HostPlatform,
 ) -> None:
@@ -237,7 +265,8 @@ def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform
     text = platform.failure(run)
     assert f"longer than {START_SECONDS} seconds to start" in text
     assert "No node had room for what resources.candidate_model of the spec asks for" in text
-    assert len(model.runs("retrain")) <= 3
+    attempts = Counter(run.root_run_id or run.run_id for run in model.runs("retrain"))
+    assert max(attempts.values()) <= 3, "tried again without end"
 
 
 def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> None:
