@@ -183,10 +183,14 @@ class Model:
         return wait_until(f"{self.name}/{stage} has begun {attempt} times", seconds, look)
 
     def champion(self, seconds: float = 300) -> Any:
-        """Its champion, once all its runs have ended."""
+        """Its champion, once all its runs have ended, and those that Dagster tries again."""
+
+        def goes_on(run: dg.DagsterRun) -> bool:
+            retried = run.tags.get("dagster/will_retry") == "true"
+            return not run.is_finished or (retried and "dagster/auto_retry_run_id" not in run.tags)
 
         def look() -> Any:
-            if any(not run.is_finished for run in self.runs()):
+            if any(goes_on(run) for run in self.runs()):
                 return None
             return self.platform.ledger.champion(self.name)
 
