@@ -34,8 +34,8 @@ from retrain_assets.promotion.registry import MlflowRegistry
 
 __all__ = ["START_SECONDS", "HostPlatform", "Model", "Server"]
 
-START_SECONDS = 120
-"""Time that a run may take to start; a pod on a busy machine needs up to a minute."""
+START_SECONDS = 240
+"""Time that a run may take to start; a pod on a very busy machine needs two minutes."""
 
 
 class Server:
