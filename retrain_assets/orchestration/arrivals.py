@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -33,6 +33,9 @@ _MAX_LOOKED_INTO = 50
 """Models per tick whose partitions are read one by one."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
+_RETRIED_WITHIN = timedelta(minutes=2)
+"""How long after the death of a run's process Dagster's own retry (`run_retries`) is waited for."""
+_WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 _RANGE_START, _RANGE_END = (
     "dagster/asset_partition_range_start",
     "dagster/asset_partition_range_end",
@@ -160,10 +163,18 @@ def _queue(first_model: str) -> str:
 
 
 def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
-    """Queues that have a monitor run which has not ended."""
+    """Queues that have a monitor run which has not ended, or which Dagster is about to try again."""
     runs = instance.get_runs(
         filters=dg.RunsFilter(statuses=IN_PROGRESS, tags={Tag.KIND: "monitor"})
     )
+    died = instance.get_runs(
+        filters=dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            tags={Tag.KIND: "monitor", _WILL_RETRY: "true"},
+            updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
+        )
+    )
+    runs = [*runs, *(run for run in died if _RETRIED_BY not in run.tags)]
     return {run.tags[Tag.QUEUE] for run in runs if Tag.QUEUE in run.tags}
 
 

@@ -50,11 +50,14 @@ def _pods_where_asked() -> dg.ExecutorDefinition:
             "RETRAIN_EXECUTOR=k8s needs the package dagster-k8s: pip install 'retrain-assets[k8s]'"
         ) from None
 
+    from retrain_assets.orchestration.step_pods import StepPods
+
     def create(context: dg.InitExecutorContext) -> dg.Executor:
         # The definition here is the run's: it holds the selected steps only.
         nodes = context.job.get_definition().nodes
-        asked = any(ISOLATED in node.definition.tags for node in nodes)
-        make = (k8s_job_executor if asked else dg.in_process_executor).executor_creation_fn
+        if any(ISOLATED in node.definition.tags for node in nodes):
+            return StepPods(context)
+        make = dg.in_process_executor.executor_creation_fn
         assert make is not None
         return make(context)
 

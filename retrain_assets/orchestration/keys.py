@@ -85,6 +85,8 @@ class Tag:
     REASON = "retrain/reason"
     QUEUE = "retrain/queue"
     RESOURCES = "retrain/resources"
+    MEMORY = "retrain/memory"
+    MEMORY_RETRY = "retrain/memory_retry"
     PROCESS = "retrain/process"
     INLINE = "retrain/inline"
 

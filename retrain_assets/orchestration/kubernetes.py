@@ -18,9 +18,19 @@ import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag
 from retrain_assets.spec.model import ModelSpec
-from retrain_assets.spec.resources import Resources
+from retrain_assets.spec.resources import MemoryRetry, Resources
 
-__all__ = ["GPU_POOL", "ISOLATED", "K8S_CONFIG", "gpu_pool", "op_tags", "resources_of", "run_tags"]
+__all__ = [
+    "GPU_POOL",
+    "ISOLATED",
+    "K8S_CONFIG",
+    "gpu_pool",
+    "more_memory",
+    "op_tags",
+    "resources_of",
+    "run_tags",
+    "with_memory",
+]
 
 GPU_POOL = "gpu"
 """Pool of every step that asks for a GPU; its limit is the number of GPUs of the fleet."""
@@ -47,7 +57,7 @@ def op_tags(resources: Resources) -> dict[str, Any]:
     tags: dict[str, Any] = {ISOLATED: "true"}
     if config := _config(resources):
         tags[K8S_CONFIG] = config
-    return tags
+    return tags | _memory_retry(resources)
 
 
 def gpu_pool(resources: Resources) -> str | None:
@@ -76,7 +86,31 @@ def run_tags(spec: ModelSpec, selection: Iterable[dg.AssetKey]) -> dict[str, str
     container = config.setdefault("container_config", {})
     # The container's own variable wins over the deployment's.
     container["env"] = [{"name": "RETRAIN_EXECUTOR", "value": "in_process"}]
-    return {K8S_CONFIG: json.dumps(config, sort_keys=True), Tag.RESOURCES: stage}
+    tags = {K8S_CONFIG: json.dumps(config, sort_keys=True), Tag.RESOURCES: stage}
+    return tags | _memory_retry(resources)
+
+
+def more_memory(tags: Mapping[str, str], limit: str | None) -> str | None:
+    """What the attempt after one that was killed at `limit` asks for; None where there is to be no more.
+
+    Args:
+        tags: of the run whose pod it was, or of the op.
+        limit: of the container that was killed.
+    """
+    policy = tags.get(Tag.MEMORY_RETRY)
+    if policy is None or limit is None:
+        return None
+    return MemoryRetry.model_validate_json(policy).after(limit)
+
+
+def with_memory(memory: str) -> dict[str, Any]:
+    """Container settings of a pod with this much memory."""
+    return {"resources": {"requests": {"memory": memory}, "limits": {"memory": memory}}}
+
+
+def _memory_retry(resources: Resources) -> dict[str, str]:
+    policy = resources.memory_retry
+    return {} if policy is None else {Tag.MEMORY_RETRY: policy.model_dump_json()}
 
 
 def _config(resources: Resources) -> dict[str, Any]:

@@ -16,13 +16,16 @@ from typing import Any
 import dagster as dg
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
-from dagster_k8s.job import get_job_name_from_run_id
+from dagster_k8s.job import UserDefinedDagsterK8sConfig, get_job_name_from_run_id
 
 from retrain_assets.orchestration.keys import Tag
-from retrain_assets.orchestration.kubernetes import K8S_CONFIG
+from retrain_assets.orchestration.kubernetes import K8S_CONFIG, more_memory, with_memory
 from retrain_assets.orchestration.launcher import scope_of
 
 __all__ = ["RetrainRunLauncher"]
+
+_IMAGE = "dagster/image"
+"""Tag with which dagster-k8s notes the image that a run was launched with."""
 
 
 class RetrainRunLauncher(K8sRunLauncher):
@@ -41,7 +44,12 @@ class RetrainRunLauncher(K8sRunLauncher):
         """What the run's pod is made of; with the models whose definitions its process builds."""
         context = super().get_container_context_for_run(dagster_run)
         scope = [f"{name}={value}" for name, value in scope_of(dagster_run).items()]
-        return context.merge(K8sContainerContext(env_vars=scope))
+        context = context.merge(K8sContainerContext(env_vars=scope))
+        if Tag.RESOURCES in dagster_run.tags and (memory := memory_after_kills(dagster_run)):
+            (amount,) = memory.values()  # the run's pod is the pod of its only step that asks
+            more = UserDefinedDagsterK8sConfig(container_config=with_memory(amount))
+            context = context.merge(K8sContainerContext(run_k8s_config=more))
+        return context
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
         """The worker's state; RUNNING where the cluster cannot be asked."""
@@ -58,7 +66,13 @@ class RetrainRunLauncher(K8sRunLauncher):
 
         Run monitoring asks for it when it is about to end the run, and nothing else does.
         """
-        found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            found: str = super().get_run_worker_debug_info(run, include_container_logs) or ""
+        except (ApiException, HTTPError) as error:
+            found = f"The cluster cannot be asked why: {error}"
         text = [self._advice(run, found), found]
         if run.status in (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED):
             text.append(self._give_up(run))
@@ -74,17 +88,48 @@ class RetrainRunLauncher(K8sRunLauncher):
         try:
             deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
         except (ApiException, HTTPError) as error:
-            return f"Its Job {name} is still there and has to be deleted by hand: {error}"
+            return (
+                f"Its Job {name} may still be there: delete it, or wait for active_deadline_seconds of "
+                f"run_launcher in dagster.yaml. {error}"
+            )
         return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
 
     def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
         if "OOMKilled" in found:
-            return out_of_memory(run, self._running_steps(run), self._limit(run, "memory"))
+            return self._killed(run)
         if "FailedScheduling" in found:
             return unschedulable(run)
         if "ErrImage" in found or "ImagePullBackOff" in found:
-            return "The image of the run's pod cannot be pulled: see run_launcher in dagster.yaml."
+            return unpullable(run)
+        if "DeadlineExceeded" in found:
+            return (
+                "The run took longer than active_deadline_seconds of run_launcher in dagster.yaml allows: raise "
+                "it, or let the model read less (train.window)."
+            )
         return None
+
+    def _killed(self, run: dg.DagsterRun) -> str:
+        """Why, and what the next attempt gets, which the run's tags say from then on.
+
+        Dagster copies the tags of a failed run to the one that tries it again.
+        """
+        limit = self.memory_limit(run)
+        more = more_memory(run.tags, limit)
+        stage = run.tags.get(Tag.RESOURCES)
+        if more is not None and stage is not None:
+            steps = {"__".join(k.path) for k in run.asset_selection or () if k.path[-1] == stage}
+            note = memory_tag(memory_after_kills(run) | dict.fromkeys(steps, more))
+            self._instance.add_run_tags(run.run_id, note)
+        return out_of_memory(run, self._running_steps(run), limit, more)
+
+    def step_killed_for_memory(self, run: dg.DagsterRun, job: str) -> bool:
+        """Whether the pod of a step's Job was; False as well where nothing is known of it any more."""
+        namespace = self.get_container_context_for_run(run).namespace
+        return any(
+            "OOMKilled"
+            in self._api_client.get_pod_debug_info(pod, namespace, include_container_logs=False)
+            for pod in self._api_client.get_pod_names_in_job(job, namespace=namespace)
+        )
 
     def _running_steps(self, run: dg.DagsterRun) -> list[str]:
         """Keys of the assets whose steps had started and not ended."""
@@ -92,30 +137,69 @@ class RetrainRunLauncher(K8sRunLauncher):
         running = [stat.step_key for stat in stats if stat.start_time and not stat.end_time]
         return ["/".join(key.rsplit("__", 1)) for key in running]
 
-    def _limit(self, run: dg.DagsterRun, name: str) -> str | None:
+    def memory_limit(self, run: dg.DagsterRun) -> str | None:
+        """Limit of the run's container; None where only the node's memory is one."""
         config = self.get_container_context_for_run(run).run_k8s_config.container_config
         resources: Mapping[str, Any] = config.get("resources") or self.resources
-        limit = (resources.get("limits") or {}).get(name)
+        limit = (resources.get("limits") or {}).get("memory")
         return None if limit is None else str(limit)
 
 
-def out_of_memory(run: dg.DagsterRun, running: list[str], limit: str | None) -> str:
+def memory_after_kills(run: dg.DagsterRun) -> dict[str, str]:
+    """Memory of steps, by their keys, for which an earlier attempt of this run was killed."""
+    found: dict[str, str] = json.loads(run.tags.get(Tag.MEMORY, "{}"))
+    return found
+
+
+def memory_tag(memory: Mapping[str, str]) -> dict[str, str]:
+    """The tag that says so."""
+    return {Tag.MEMORY: json.dumps(memory, sort_keys=True)}
+
+
+def out_of_memory(
+    run: dg.DagsterRun,
+    running: list[str],
+    limit: str | None,
+    more: str | None = None,
+    *,
+    in_spec: bool = False,
+) -> str:
     """Who was killed, at which limit, and what to change in the spec.
 
     Args:
         run: of assets of one model or several.
         running: `model/stage` of the steps that ran.
         limit: the container's limit; None where only the node's memory is one.
+        more: what the next attempt asks for; None where it gets the same.
+        in_spec: whether the spec asks for memory, where the run's own tags do not say.
     """
     who = " and ".join(running) or "the run's start"
     at = f"the limit of {limit} of its pod" if limit else "what its node had left"
     asked = run.tags.get(Tag.RESOURCES)
     stage = asked or (running[0].rpartition("/")[2] if running else "candidate_model")
-    verb = "raise" if asked and _asks(run, "memory") else "set"
+    verb = "raise" if in_spec or (asked and _asks(run, "memory")) else "set"
     return (
         f"{who}: killed for using more memory than {at}; {verb} resources.{stage}.memory in the "
-        f"model's spec, or let it read less (train.window)."
+        f"model's spec, or let it read less (train.window).{_next(more)}"
     )
+
+
+def _next(more: str | None) -> str:
+    return f" By its memory_retry the next attempt asks for {more}." if more else ""
+
+
+def unpullable(run: dg.DagsterRun) -> str:
+    """Which image a node did not find, and where it is named."""
+    return (
+        f"The image {run.tags.get(_IMAGE, 'of unknown name')} of the run's pod cannot be pulled: push it, or "
+        f"correct RETRAIN_IMAGE (job_image of run_launcher in dagster.yaml){_own_image(run)}; a registry that "
+        "asks for a password needs image_pull_secrets there."
+    )
+
+
+def _own_image(run: dg.DagsterRun) -> str:
+    config = json.loads(run.tags.get(K8S_CONFIG, "{}")).get("container_config", {})
+    return f", or the run's own tag {K8S_CONFIG}" if "image" in config else ""
 
 
 def unschedulable(run: dg.DagsterRun) -> str:

@@ -8,6 +8,7 @@ resumes the tick: nothing is lost, and the run keys see to it that nothing comes
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -345,6 +346,7 @@ def _failure(
                   and not rejected]  # fmt: skip
         if not targets or (failed and not errors):
             continue
+        errors += _explained(context, name) if errors else []
         body = "\n\n".join(errors) or context.failure_event.message or "the run failed"
         url = f"{settings.dagster_url}/runs/{run.run_id}"
         message = Message(
@@ -355,6 +357,18 @@ def _failure(
             if not delivery.delivered:
                 context.log.warning(f"alert not sent to {delivery.target}: {delivery.error}")
     return None if reported else dg.SkipReason("nothing to report")
+
+
+def _explained(context: dg.RunFailureSensorContext, name: str) -> list[str]:
+    """What the run's log says beside its events about a model's steps: a killed pod cannot say why."""
+    entries = context.instance.all_logs(context.dagster_run.run_id)
+    return [
+        entry.user_message
+        for entry in entries
+        if not entry.is_dagster_event
+        and entry.level == logging.ERROR
+        and entry.user_message.startswith(f"{name}/")
+    ]
 
 
 def _failed_steps(context: dg.RunFailureSensorContext) -> Iterator[tuple[str, str, bool]]:

@@ -4,6 +4,7 @@ Belongs here: the fields and their rules. Does not: what Kubernetes makes of the
 """
 
 import re
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from retrain_assets.spec.section import Section
 from retrain_assets.spec.types import shown
 
-__all__ = ["Resources", "Toleration"]
+__all__ = ["MemoryRetry", "Resources", "Toleration"]
 
 # https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/, without exponents
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|k|M|G|T)?")
@@ -69,11 +70,40 @@ class Toleration(Section):
         return self
 
 
+class MemoryRetry(Section):
+    """How much more memory an attempt gets after one that was killed for its memory."""
+
+    factor: float = Field(
+        2.0, gt=1, le=16, description="The next attempt's memory, as a multiple of the last one's."
+    )
+    limit: Size = Field(description="Most memory that an attempt asks for, like 16Gi.")
+
+    def after(self, memory: str) -> str | None:
+        """What the attempt after one with `memory` asks for, in whole MiB; None at the limit.
+
+        >>> MemoryRetry(factor=2, limit="7Gi").after("3Gi")
+        '6144Mi'
+        >>> MemoryRetry(factor=2, limit="7Gi").after("6144Mi")
+        '7Gi'
+        >>> MemoryRetry(factor=2, limit="7Gi").after("7Gi")
+        """
+        used, most = bytes_of(memory), bytes_of(self.limit)
+        if used >= most:
+            return None
+        more = ceil(used * self.factor / 2**20)
+        return f"{more}Mi" if more * 2**20 < most else self.limit
+
+
 class Resources(Section):
     """What one asset's step asks for; all of it is a request and, but for the CPU, a limit."""
 
     cpu: float | None = Field(None, gt=0, le=1024, description="CPU cores.")
     memory: Size | None = Field(None, description="Memory, like 512Mi or 4Gi.")
+    memory_retry: MemoryRetry | None = Field(
+        None,
+        description="Kubernetes: a pod that is killed for its memory is tried again with more of it, as "
+        "often as the instance's `run_retries` allow.",
+    )
     ephemeral_storage: Size | None = Field(None, description="Local disk, like 10Gi.")
     gpu: int = Field(0, ge=0, le=64, description="GPUs.")
     gpu_type: LabelValue | None = Field(
@@ -92,6 +122,14 @@ class Resources(Section):
     def _possible(self) -> "Resources":
         if self.gpu_type is not None and not self.gpu:
             raise ValueError("gpu_type needs gpu: 1 or more")
+        if self.memory_retry is not None:
+            if self.memory is None:
+                raise ValueError("memory_retry needs memory: what the first attempt gets")
+            if bytes_of(self.memory_retry.limit) <= bytes_of(self.memory):
+                raise ValueError(
+                    f"memory_retry.limit must be more than memory, {self.memory}, "
+                    f"got {shown(self.memory_retry.limit)}"
+                )
         return self
 
     @property

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -106,6 +107,25 @@ class Cluster:
         """Objects of `kubectl get ... -o json`."""
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", *args, "-o", "json"))["items"]
         return items
+
+    @contextmanager
+    def cordoned(self) -> Iterator[None]:
+        """While the block runs no node takes new pods."""
+        nodes = [node["metadata"]["name"] for node in self.get("nodes")]
+        self.kubectl("cordon", *nodes)
+        try:
+            yield
+        finally:
+            self.kubectl("uncordon", *nodes)
+
+    def restart_kubelet(self, away_seconds: float) -> None:
+        """Kill the node's kubelet and start it again; only where the cluster is `shared`."""
+        pid, started = (_STATE / "run/kubelet.pid").read_text().split()
+        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == started
+        os.kill(int(pid), signal.SIGKILL)
+        time.sleep(away_seconds)
+        with _exclusively():
+            subprocess.run([SHARED, "up"], check=True, capture_output=True)
 
     def import_image(self) -> None:
         """The image of this checkout on the node, built if it has changed."""

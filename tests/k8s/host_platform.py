@@ -28,10 +28,14 @@ from k8s.backing import Postgres, free_port
 from k8s.cluster import ROOT, Cluster, wait_until
 from orchestration.harness import base_spec, days, merged
 
+from retrain_assets.promotion.decisions import Decisions
 from retrain_assets.promotion.ledger import Ledger
 from retrain_assets.promotion.registry import MlflowRegistry
 
-__all__ = ["HostPlatform", "Model", "Server"]
+__all__ = ["START_SECONDS", "HostPlatform", "Model", "Server"]
+
+START_SECONDS = 240
+"""Time that a run may take to start; a pod on a very busy machine needs two minutes."""
 
 
 class Server:
@@ -179,23 +183,28 @@ class Model:
         return wait_until(f"{self.name}/{stage} has begun {attempt} times", seconds, look)
 
     def champion(self, seconds: float = 300) -> Any:
-        """Its champion, once all its runs have ended."""
+        """Its champion, once all its runs have ended, and those that Dagster tries again."""
+
+        def goes_on(run: dg.DagsterRun) -> bool:
+            retried = run.tags.get("dagster/will_retry") == "true"
+            return not run.is_finished or (retried and "dagster/auto_retry_run_id" not in run.tags)
 
         def look() -> Any:
-            if any(not run.is_finished for run in self.runs()):
+            if any(goes_on(run) for run in self.runs()):
                 return None
             return self.platform.ledger.champion(self.name)
 
         return wait_until(f"{self.name} has a champion", seconds, look)
 
-    def failure(self, run: dg.DagsterRun) -> str:
-        """Why a run failed, as the UI shows it."""
-        entries = self.platform.instance.all_logs(
-            run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE
-        )
-        return "\n".join(
-            entry.dagster_event.message or "" for entry in entries if entry.dagster_event
-        )
+    def in_pod(self, phase: str, seconds: float = 120) -> dg.DagsterRun:
+        """Its first run, once a pod of the run is in this phase."""
+
+        def look() -> dg.DagsterRun | None:
+            runs = self.runs()
+            pods = self.platform.pods(runs[0]) if runs else []
+            return runs[0] if any(pod["status"]["phase"] == phase for pod in pods) else None
+
+        return wait_until(f"a pod of {self.name} is {phase}", seconds, look)
 
 
 @dataclass
@@ -299,6 +308,49 @@ class HostPlatform:
             "delete", "pod", "-l", f"dagster/run-id={run.run_id}", "--wait=false", *options
         )
 
+    def evict(self, run: dg.DagsterRun) -> None:
+        """Ask the API server to evict the pods of a run, as `kubectl drain` does."""
+        for pod in self.pods(run):
+            name = pod["metadata"]["name"]
+            wanted = {
+                "apiVersion": "policy/v1beta1" if self.cluster.shared else "policy/v1",
+                "kind": "Eviction",
+                "metadata": {"name": name, "namespace": self.namespace},
+            }
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
+            self.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(wanted))
+
+    def launch(self, job: str, tags: dict[str, str], config: dict[str, Any]) -> None:
+        """Start a job by hand."""
+        command = [
+            str(Path(sys.executable).with_name("dagster")), "job", "launch", "-w", "workspace.yaml",
+            "-j", job, "--tags", json.dumps(tags), "--config-json", json.dumps(config),
+        ]  # fmt: skip
+        environment = {
+            **os.environ, **self.variables, "DAGSTER_HOME": str(self.folder / "dagster"),
+        }  # fmt: skip
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def run(self, run_id: str) -> dg.DagsterRun:
+        """A run as it is now."""
+        found = self.instance.get_run_by_id(run_id)
+        assert found is not None
+        return found
+
+    def failure(self, run: dg.DagsterRun) -> str:
+        """Why a run failed, as the UI shows it."""
+        entries = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+        return "\n".join(
+            entry.dagster_event.message or "" for entry in entries if entry.dagster_event
+        )
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        return Decisions(self.ledger)
+
     @cached_property
     def instance(self) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(self.folder / "dagster"))
@@ -343,7 +395,7 @@ class HostPlatform:
             "class": "NoOpComputeLogManager",
         }
         config["run_monitoring"] |= {
-            "poll_interval_seconds": 2, "start_timeout_seconds": 150,
+            "poll_interval_seconds": 2, "start_timeout_seconds": START_SECONDS,
             "free_slots_after_run_end_seconds": 5,
         }  # fmt: skip
         config["concurrency"]["pools"]["default_limit"] = 1
@@ -374,7 +426,11 @@ class HostPlatform:
                     {"name": name, "mount_path": path, "read_only": name != "test"}
                     for name, path in mounts.items()
                 ],
-                "run_k8s_config": {"job_spec_config": {"ttl_seconds_after_finished": 60}},
+                "run_k8s_config": {
+                    "job_spec_config": {
+                        "ttl_seconds_after_finished": 60, "active_deadline_seconds": 1800,
+                    }
+                },
             },
         }  # fmt: skip
         return config

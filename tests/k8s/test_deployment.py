@@ -87,6 +87,7 @@ def test_runs_are_jobs_that_clean_up_after_themselves(
     jobs = {job["metadata"]["name"]: job for job in deployed.get("jobs")}
     job = jobs[f"dagster-run-{promoted.retrain['runId']}"]
     assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+    assert job["spec"]["activeDeadlineSeconds"] == 172800
     assert job["spec"]["backoffLimit"] == 0
     pod = job["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == "retrain-run"

@@ -7,6 +7,7 @@ RETRAIN_K8S_FLEET=50.
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -77,27 +78,49 @@ def gpus(pod: dict[str, Any]) -> int:
     return int(limits.get("nvidia.com/gpu", 0))
 
 
+def wait_for_a_gpu(deployment: Deployment) -> set[str]:
+    """Runs of which the UI says that they are queued for the pool `gpu`."""
+    queued = deployment.graphql(
+        "query { runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { results {"
+        " runId rootConcurrencyKeys hasConcurrencyKeySlots hasUnconstrainedRootNodes } } } }"
+    )["runsOrError"]["results"]
+    return {
+        run["runId"]
+        for run in queued
+        if run["rootConcurrencyKeys"] == ["gpu"]
+        and not run["hasConcurrencyKeySlots"]
+        and not run["hasUnconstrainedRootNodes"]
+    }
+
+
 def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitted(
     fleet_deployed: Deployment,
 ) -> None:
     names = [f"rec_{row['market']}" for row in fleet()["for_each"]]
     with_gpu = [row for row in fleet()["for_each"] if row.get("resources.candidate_model.gpu")]
     ledger = Ledger(fleet_deployed.postgres.url("ledger"))
+    waited: set[str] = set()
+    began = time.monotonic()
     fleet_deployed.automate("arrivals", True)
     fleet_deployed.automate("freshness_sensor", True)
 
     def all_have_a_champion() -> bool:
         runs = fleet_deployed.runs()
+        waited.update(wait_for_a_gpu(fleet_deployed))
         failed = [run for run in runs if run["status"] == "FAILURE"]
         assert not failed, fleet_deployed.step_output(failed[0]["runId"])
         busy = [run for run in runs if run["status"] not in ("SUCCESS", "CANCELED")]
         return not busy and all(ledger.champion(name) is not None for name in names)
 
     wait_until(f"{SIZE} models have a champion", SECONDS, all_have_a_champion)
+    print(
+        f"{SIZE} champions after {time.monotonic() - began:.0f} s; {len(waited)} waited for a GPU"
+    )
     pods = wait_until("every pod of a run has ended", 120, lambda: ended_pods(fleet_deployed))
     spans = [lived(pod) for pod in pods if gpus(pod)]
     assert len(spans) == len(with_gpu)
     assert 1 <= most_at_a_time(spans) <= GPUS
+    assert waited, "nothing has waited for a GPU, or the UI does not say so"
 
 
 def test_output_of_every_step_is_readable_without_any_pod(fleet_deployed: Deployment) -> None:

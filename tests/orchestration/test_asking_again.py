@@ -40,6 +40,17 @@ def test_the_good_days_around_a_bad_one_go_on_without_it(world: World) -> None:
     assert asked_for(world) == []
 
 
+def test_a_run_that_dagster_is_about_to_try_again_is_not_asked_for_beside_it(world: World) -> None:
+    world.add()
+    world.say(bad={"churn": [day(3)]})
+    world.ingest(*days(1, 6))
+    (died,) = world.instance.get_runs()
+    world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "true"})
+    assert asked_for(world) == []
+    world.instance.add_run_tags(died.run_id, {"dagster/auto_retry_run_id": "ended since"})
+    assert asked_for(world) == [(day(1), day(2)), (day(4), day(6))]
+
+
 def test_a_bad_day_is_asked_for_again_after_ever_longer_waits_and_then_no_more(
     world: World,
 ) -> None:

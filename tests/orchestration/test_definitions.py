@@ -520,17 +520,16 @@ def test_what_the_fork_server_preloads_exists_and_starts_no_thread_pools():
 def test_on_kubernetes_a_run_has_pods_for_its_steps_only_where_one_asks(
     tmp_path, monkeypatch, stages, in_the_run
 ):
-    k8s = pytest.importorskip("dagster_k8s")
+    step_pods = pytest.importorskip("retrain_assets.orchestration.step_pods")
+    chosen = []
+    monkeypatch.setattr(step_pods, "StepPods", lambda _: chosen.append("pods"))
+    in_run = dg.in_process_executor
+    monkeypatch.setattr(in_run, "_executor_creation_fn", lambda _: chosen.append("run"))
     asked = {"resources": {"candidate_model": {"memory": "8Gi"}}}
     (tmp_path / "churn.yaml").write_text(yaml.safe_dump(BASE | asked))
     settings_ = Settings.load(home=tmp_path / "home", executor="k8s")
     job = build_definitions(tmp_path, settings_).resolve_implicit_global_asset_job_def()
     run = job.get_subset(asset_selection={asset_key("churn", stage) for stage in stages})
-    chosen = []
-    for name, executor in {"pods": k8s.k8s_job_executor, "run": dg.in_process_executor}.items():
-        monkeypatch.setattr(
-            executor, "_executor_creation_fn", lambda _, name=name: chosen.append(name)
-        )
     context = SimpleNamespace(job=SimpleNamespace(get_definition=lambda: run))
     job.executor_def.executor_creation_fn(context)
     assert chosen == ["run" if in_the_run else "pods"]

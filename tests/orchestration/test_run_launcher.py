@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dagster_k8s import K8sRunLauncher
 
-from retrain_assets.orchestration.keys import retrain_keys
+from retrain_assets.orchestration.keys import Tag, retrain_keys
 from retrain_assets.orchestration.kubernetes import K8S_CONFIG
 from retrain_assets.orchestration.run_launcher import RetrainRunLauncher
 
@@ -83,3 +83,52 @@ def test_a_request_of_the_spec_is_merged_with_the_deployment_s_own(
     }
     env = context.run_k8s_config.container_config["env"]
     assert {"name": "RETRAIN_MODELS", "value": "churn"} in env
+
+
+def test_a_run_that_is_given_up_while_the_cluster_is_away_says_what_stays_behind(
+    launchers: dict[str, K8sRunLauncher],
+) -> None:
+    run = run_of()._replace(status=dg.DagsterRunStatus.STARTING)
+    text = launchers["ours"].get_run_worker_debug_info(run)
+    assert text is not None
+    assert "The cluster cannot be asked why" in text
+    assert f"Its Job dagster-run-{run.run_id} may still be there: delete it" in text
+    assert "active_deadline_seconds" in text
+
+
+def test_the_attempt_after_a_kill_gets_the_memory_that_its_tags_say(
+    launchers: dict[str, K8sRunLauncher],
+) -> None:
+    asked = {"container_config": {"resources": {"limits": {"memory": "1Gi"}}}}
+    tags = {
+        K8S_CONFIG: json.dumps(asked),
+        Tag.RESOURCES: "candidate_model",
+        Tag.MEMORY: json.dumps({"churn__candidate_model": "2048Mi"}),
+    }
+    context = launchers["ours"].get_container_context_for_run(run_of(**tags))
+    assert context.run_k8s_config.container_config["resources"] == {
+        "requests": {"cpu": "250m", "memory": "2048Mi"},
+        "limits": {"memory": "2048Mi"},
+    }
+
+
+def test_a_run_that_was_killed_for_memory_leaves_its_successor_more(
+    launchers: dict[str, K8sRunLauncher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = launchers["ours"]
+    asked = {"container_config": {"resources": {"limits": {"memory": "1Gi"}}}}
+    run = run_of(
+        **{
+            K8S_CONFIG: json.dumps(asked),
+            Tag.RESOURCES: "candidate_model",
+            Tag.MEMORY_RETRY: '{"factor": 2, "limit": "3Gi"}',
+        }
+    )
+    launcher._instance.add_run(run)
+    for name, answer in (("get_pod_names_in_job", ["pod"]), ("get_pod_debug_info", "OOMKilled")):
+        monkeypatch.setattr(launcher._api_client, name, lambda *_, answer=answer, **__: answer)
+    text = launcher.get_run_worker_debug_info(run)
+    assert "By its memory_retry the next attempt asks for 2048Mi." in str(text)
+    noted = launcher._instance.get_run_by_id(run.run_id)
+    assert noted is not None
+    assert json.loads(noted.tags[Tag.MEMORY]) == {"churn__candidate_model": "2048Mi"}

@@ -10,8 +10,14 @@ from dagster_k8s.job import get_user_defined_k8s_config
 
 from retrain_assets.orchestration.factory import model_assets
 from retrain_assets.orchestration.keys import STAGES, Tag, asset_key, monitor_keys, retrain_keys
-from retrain_assets.orchestration.kubernetes import K8S_CONFIG, gpu_pool, op_tags, run_tags
-from retrain_assets.orchestration.run_launcher import out_of_memory, unschedulable
+from retrain_assets.orchestration.kubernetes import (
+    K8S_CONFIG,
+    gpu_pool,
+    more_memory,
+    op_tags,
+    run_tags,
+)
+from retrain_assets.orchestration.run_launcher import out_of_memory, unpullable, unschedulable
 from retrain_assets.spec.model import ModelSpec
 from retrain_assets.spec.resources import Resources
 
@@ -156,6 +162,43 @@ def test_a_pod_that_no_node_takes_says_what_it_asks_for() -> None:
     assert "candidate_model of the spec asks for (cpu 2000m, nvidia.com/gpu 4)" in unschedulable(
         run(tags)
     )
+
+
+GROWING = {"memory": "8Gi", "memory_retry": {"factor": 1.5, "limit": "14Gi"}}
+
+
+def test_the_next_attempt_of_a_killed_pod_asks_for_more_until_the_limit() -> None:
+    tags = run_tags(spec(candidate_model=GROWING), RETRAIN)
+    assert more_memory(tags, "8Gi") == "12288Mi"
+    assert more_memory(tags, "12288Mi") == "14Gi"
+    assert more_memory(tags, "14Gi") is None
+    text = out_of_memory(run(tags), ["churn/candidate_model"], "8Gi", "12288Mi")
+    assert text.endswith("By its memory_retry the next attempt asks for 12288Mi.")
+
+
+def test_without_memory_retry_the_next_attempt_asks_for_the_same() -> None:
+    tags = run_tags(spec(candidate_model={"memory": "8Gi"}), RETRAIN)
+    assert more_memory(tags, "8Gi") is None
+
+
+def test_a_step_in_a_pod_of_its_own_says_on_its_op_how_much_more_it_may_get() -> None:
+    tags = op_tags(Resources.model_validate(GROWING | {"isolate": True}))
+    assert more_memory(tags, "8Gi") == "12288Mi"
+
+
+def test_being_killed_in_a_pod_of_its_own_asks_to_raise_what_the_spec_asks_for() -> None:
+    text = out_of_memory(run({}), ["churn/candidate_model"], "8Gi", in_spec=True)
+    assert "raise resources.candidate_model.memory" in text
+
+
+def test_an_image_that_cannot_be_pulled_is_named_with_every_place_that_names_it() -> None:
+    tags = {"dagster/image": "registry.example.com/retrain:1"}
+    text = unpullable(run(tags))
+    assert "The image registry.example.com/retrain:1 of the run's pod cannot be pulled" in text
+    assert "RETRAIN_IMAGE" in text
+    assert "tag dagster-k8s/config" not in text
+    own = json.dumps({"container_config": {"image": "registry.example.com/retrain:1"}})
+    assert "or the run's own tag dagster-k8s/config" in unpullable(run(tags | {K8S_CONFIG: own}))
 
 
 def test_keys_of_assets_are_those_of_steps() -> None:
