@@ -37,7 +37,7 @@ class Turn:
     """One tick's models; between ticks, what a cursor keeps.
 
     Attributes:
-        since: latest update of an ended run that was seen, seconds since 1970; None before the first.
+        since: up to when the runs that ended were read, seconds since 1970; None before the first tick.
         seen: ids of those whose update lies within the overlap before `since`.
         queue: models to look at, those first that wait longest.
         after: the last model that was looked at in turn.
@@ -89,8 +89,9 @@ class Turn:
 
     def _updated(self, instance: dg.DagsterInstance) -> list[str]:
         """Models of the runs that ended since the last tick; the longest ago first."""
+        now = datetime.now(UTC).timestamp()
         if self.since is None:
-            self.since = datetime.now(UTC).timestamp()
+            self.since = now
             return []
         after = datetime.fromtimestamp(self.since, UTC) - _OVERLAP
         records = instance.get_run_records(
@@ -106,7 +107,9 @@ class Turn:
         new = [
             record.dagster_run for record in records if record.dagster_run.run_id not in self.seen
         ]
-        self.since = max([self.since, *moments.values()])
+        # Where nothing ends, what ended last is not read again by every tick.
+        all_read = [] if len(records) == _RUNS else [now]
+        self.since = max([self.since, *moments.values(), *all_read])
         edge = self.since - _OVERLAP.total_seconds()
         self.seen = [run_id for run_id, moment in moments.items() if moment >= edge]
         return [name for run in new for name in models_of(run.asset_selection)]
