@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["copy_days", "copy_ledger", "copy_models", "copy_runs"]
+__all__ = ["copy_days", "copy_ledger", "copy_models", "copy_runs", "give_to_runs"]
 
 
 def copy_models(home: Path, model: str, others: Collection[str], *, after: int = 0) -> int:
@@ -41,6 +41,31 @@ def copy_models(home: Path, model: str, others: Collection[str], *, after: int =
         _latest(database, model, others)
         (last,) = database.execute("SELECT max(id) FROM event_logs").fetchone()
     return int(last)
+
+
+def give_to_runs(home: Path, runs: Mapping[str, str], *, after: int) -> None:
+    """Make runless events, those behind event `after`, events of runs.
+
+    Args:
+        runs: by model the id of its run.
+    """
+    with _transaction(home / "history" / "runs" / "index.db") as database:
+        for model, run_id in runs.items():
+            names = {
+                "prefix": f'["{model}", %', "after": after, "run": run_id,
+                "old": '"run_id": ""', "new": f'"run_id": "{run_id}"',
+            }  # fmt: skip
+            database.execute(
+                "UPDATE event_logs SET run_id = :run, event = replace(event, :old, :new) "
+                "WHERE asset_key LIKE :prefix AND id > :after",
+                names,
+            )
+            database.execute(
+                "UPDATE asset_keys SET last_run_id = :run, "
+                "last_materialization = replace(last_materialization, :old, :new) "
+                "WHERE asset_key LIKE :prefix",
+                names,
+            )
 
 
 def _latest(database: sqlite3.Connection, model: str, others: Collection[str]) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from history import copy_days, copy_ledger, copy_models, copy_runs
+from history import copy_days, copy_ledger, copy_models, copy_runs, give_to_runs
 
 from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.keys import Tag, asset_key, monitor_keys
@@ -94,11 +94,12 @@ def event(instance: dg.DagsterInstance, name: str, stage: str, key: str, alarm: 
     )
 
 
-def ended_runs(instance: dg.DagsterInstance, names: list[str], key: str) -> None:
-    """One monitor run for each ten models, over."""
+def ended_runs(instance: dg.DagsterInstance, names: list[str], key: str) -> dict[str, str]:
+    """One monitor run for each ten models, over; by model the run's id."""
+    runs: dict[str, str] = {}
     for start in range(0, len(names), 10):
         some = names[start : start + 10]
-        instance.add_run(
+        run = instance.add_run(
             dg.DagsterRun(
                 job_name="__ASSET_JOB",
                 run_id=str(uuid.uuid4()),
@@ -111,6 +112,8 @@ def ended_runs(instance: dg.DagsterInstance, names: list[str], key: str) -> None
                 },
             )
         )
+        runs |= dict.fromkeys(some, run.run_id)
+    return runs
 
 
 class Fleet:
@@ -167,13 +170,17 @@ class Fleet:
         first, *others = names
         for stage in STAGES:
             event(self.instance, first, stage, self.key_of(day), alarm=alarm)
-        self.last_event = copy_models(self.home, first, others, after=self.last_event)
+        before, self.last_event = (
+            self.last_event,
+            copy_models(self.home, first, others, after=self.last_event),
+        )
         store = self.platform.store
         for name in names:
             if not store.partitions(name, "features"):
                 store.write(name, "features", self.key_of(day - 1), pa.table({"y": [0, 1]}))
             store.write(name, "features", self.key_of(day), pa.table({"y": [0, 1]}))
-        ended_runs(self.instance, names, self.key_of(day))
+        runs = ended_runs(self.instance, names, self.key_of(day))
+        give_to_runs(self.home, runs, after=before)
 
     def tick(self, sensor: str) -> tuple[float, int]:
         """CPU seconds of one tick, and how many runs it requests."""
@@ -188,6 +195,7 @@ def measure(models: int, days: int, *, grouped: bool) -> None:
         fleet = Fleet(Path(folder), models, days, grouped=grouped)
         print(f"{models:>6} {days:>4} set up in {time.monotonic() - began:.0f} s")
         for sensor in SENSORS:
+            fleet.tick(sensor)  # imports, once per process
             ticks = [fleet.tick(sensor)[0] for _ in range(1 + models // 40)]
             line(models, days, sensor, "first, worst", max(ticks), 0)
         for sensor in SENSORS:

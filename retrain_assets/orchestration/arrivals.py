@@ -15,7 +15,14 @@ import dagster as dg
 
 from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
-from retrain_assets.orchestration.keys import Tag, asset_key, monitor_keys, retrain_keys
+from retrain_assets.orchestration.keys import (
+    RANGE_END,
+    RANGE_START,
+    Tag,
+    asset_key,
+    monitor_keys,
+    retrain_keys,
+)
 from retrain_assets.orchestration.kubernetes import run_tags
 from retrain_assets.orchestration.observe import runs_in_progress
 from retrain_assets.spec.model import ModelSpec
@@ -35,10 +42,6 @@ _MAX_REPORTS = 150
 """Models per tick whose newest report is read."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
-_RANGE_START, _RANGE_END = (
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-)
 
 
 @dataclass(frozen=True)
@@ -325,7 +328,7 @@ def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> d
     if inline:
         tags[Tag.INLINE] = "asked"
     if len(keys) > 1:
-        tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
+        tags |= {RANGE_START: keys[0], RANGE_END: keys[-1]}
     return dg.RunRequest(
         run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
         asset_selection=selection,

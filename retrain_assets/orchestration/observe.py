@@ -45,12 +45,17 @@ _IN_PROGRESS = [
 
 @dataclass(frozen=True)
 class Latest:
-    """The newest materialization of one asset (not of its newest partition)."""
+    """The newest materialization of one asset (not of its newest partition).
+
+    Attributes:
+        run_id: "" of one that no run has made.
+    """
 
     storage_id: int
     partition: str | None
     timestamp: float
     metadata: Mapping[str, object]
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -351,6 +356,7 @@ def _events(
             partition=record_of.partition_key,
             timestamp=record_of.timestamp,
             metadata=plain(materialization.metadata),
+            run_id=record_of.run_id,
         )
     return latest, run_ids
 

@@ -118,7 +118,7 @@ def _drift(
             context.instance, platform.ledger, (specs[n] for n in chosen), running=turn.running
         )
         began = suspects.update(states, specs, platform.settings)
-        asking, unread = _alarmed(context, states, read)
+        asking, unread = _alarmed(context, states, read, turn.sole_runs)
         questions = [
             Question(states[name], one.partition, ("drift",), one,
                      suspect_data=suspects.text(states[name].spec, platform.settings))
@@ -146,11 +146,15 @@ def _alarmed(
     context: dg.SensorEvaluationContext,
     states: Mapping[str, ModelState],
     read: dict[str, int],
+    sole_runs: Mapping[str, str],
 ) -> tuple[dict[str, Latest], list[str]]:
     """By model the report that raises the alarm and is not answered; the others count as read.
 
+    A latest report without an alarm may hide an earlier one that came since the last tick, unless it is of
+    the only run that was.
+
     Returns:
-        Beside them, the models whose reports before the latest this tick has not read.
+        Beside them, the models whose new reports this tick has not read.
     """
     found: dict[str, Latest] = {}
     unread: list[str] = []
@@ -161,10 +165,14 @@ def _alarmed(
             continue
         # What takes several conditions is decided where all of them are looked at; what its monitor
         # run decides itself, when that has ended.
-        if state.spec.retrain.conditions_needed > 1 or state.decides_itself:
+        if state.spec.retrain.conditions_needed > 1:
+            continue
+        if state.decides_itself:
+            unread.append(name)
             continue
         alarmed, after = (latest if state.alarms(latest) else None), read.get(name)
-        if alarmed is None and after is not None:
+        alone = sole_runs.get(name) == latest.run_id
+        if alarmed is None and after is not None and not alone:
             if looks == 0:
                 unread.append(name)
                 continue
