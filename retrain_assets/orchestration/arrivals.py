@@ -36,9 +36,9 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
-_MAX_LOOKED_INTO = 50
+_MAX_LOOKED_INTO = 30
 """Models per tick whose partitions are read one by one."""
-_MAX_REPORTS = 150
+_MAX_REPORTS = 100
 """Models per tick whose newest report is read."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
