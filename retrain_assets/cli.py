@@ -384,7 +384,7 @@ def _snapshot(specs: Path, models: tuple[str, ...], max_age: float) -> "Snapshot
         return snapshot
     from retrain_assets.spec.loading import load_specs
 
-    found = load_specs(specs)
+    found = load_specs(specs, cache_folder=home / "cache")
     known = {*found.models, *(broken.name for broken in found.broken)}
     _check_known(set(models) - known, known, specs)
     from retrain_assets.orchestration.status import read_status

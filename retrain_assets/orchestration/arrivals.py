@@ -5,7 +5,6 @@ reading sources (`data.sources`), retraining, unless a model does that in its mo
 (`retrain.inline`).
 """
 
-import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
-from retrain_assets.orchestration.keys import Tag, asset_key, monitor_keys, retrain_keys
+from retrain_assets.orchestration.keys import (
+    RANGE_END,
+    RANGE_START,
+    Tag,
+    asset_key,
+    monitor_keys,
+    retrain_keys,
+)
 from retrain_assets.orchestration.kubernetes import run_tags
-from retrain_assets.orchestration.observe import IN_PROGRESS
+from retrain_assets.orchestration.observe import runs_in_progress
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -29,17 +36,15 @@ _MAX_REQUESTS_PER_TICK = 25  # run-key look-ups are serial in the daemon
 _MAX_PARTITIONS_PER_RUN = 100
 _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
-_MAX_LOOKED_INTO = 50
+_MAX_LOOKED_INTO = 30
 """Models per tick whose partitions are read one by one."""
+_MAX_REPORTS = 100
+"""Models per tick whose newest report is read."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
 _RETRIED_WITHIN = timedelta(minutes=2)
 """How long after the death of a run's process Dagster's own retry (`run_retries`) is waited for."""
 _WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
-_RANGE_START, _RANGE_END = (
-    "dagster/asset_partition_range_start",
-    "dagster/asset_partition_range_end",
-)
 
 
 @dataclass(frozen=True)
@@ -66,28 +71,45 @@ class _Asked:
 
 
 class _Tick:
-    """What one tick has read for all models.
+    """What one tick has read, and may still read.
 
     Attributes:
         now: seconds since 1970.
         reported: what sources have answered, so that models with one source ask it once.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, asking: Collection[str]) -> None:
+    def __init__(self, instance: dg.DagsterInstance) -> None:
         self.instance = instance
         self.now = datetime.now(UTC).timestamp()
         self.reported: Reported = {}
         self._looks = _MAX_LOOKED_INTO
+        self._reads = _MAX_REPORTS
         self._newest: dict[str, str | None] = {}
-        keys = [asset_key(name, "drift_report") for name in asking]
-        for record in instance.get_asset_records(keys) if keys else ():
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has read as much as a tick may; the other models come first in the next one."""
+        return self._looks <= 0 or self._reads <= 0
+
+    def read_newest(self, models: Collection[str]) -> None:
+        """The newest drift reports of these models, in one read."""
+        keys = [asset_key(name, "drift_report") for name in models]
+        for record in self.instance.get_asset_records(keys) if keys else ():
             latest = record.asset_entry.last_materialization_record
             if latest is not None:
+                self._reads -= 1
                 self._newest[record.asset_entry.asset_key.path[0]] = latest.partition_key
 
     def delivered(self, model: str, asked: Collection[str]) -> bool:
         """Whether the newest report is of the one partition that was asked for."""
         return list(asked) == [self._newest.get(model)]
+
+    def reported_partitions(self, model: str) -> Collection[str]:
+        """Partitions of a model that have reports; of one that never had any for nothing."""
+        if model not in self._newest:
+            return ()
+        self._looks -= 1
+        return self.instance.get_materialized_partitions(asset_key(model, "drift_report"))
 
     def may_look(self) -> bool:
         """Whether this tick may still read partitions of one model."""
@@ -103,7 +125,7 @@ def arrivals(
     neighbouring partitions is one run, and so is what arrives while a monitor run is going on. A
     partition whose run failed is asked for again after 1, 10 and 60 minutes; a source that cannot be
     asked is logged and asked again."""
-    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    cursor = read_cursor(context.cursor)
     models: dict[str, Any] = {
         name: seen for name, seen in cursor.get("models", {}).items() if name in specs
     }
@@ -112,17 +134,16 @@ def arrivals(
     busy = _queues_in_progress(context.instance)
     free = [members for members in _batches(specs) if _queue(members[0]) not in busy]
     # What arrives in a busy queue is one range run afterwards, however fast the source is.
-    waiting = [name for members in free for name in members if _asked(models.get(name))]
-    tick, began, last = _Tick(context.instance, waiting), time.monotonic(), ""
+    tick, began, last = _Tick(context.instance), time.monotonic(), ""
     for members in _in_turn(free, cursor.get("last", "")):
         slow = time.monotonic() - began > _SECONDS_PER_TICK
-        if slow or len(requests) >= _MAX_REQUESTS_PER_TICK:
+        if slow or tick.is_over or len(requests) >= _MAX_REQUESTS_PER_TICK:
             break
         last = members[0]
         requests += _requests(context, [specs[name] for name in members], models, tick, failures)
     else:
         last = ""
-    text = json.dumps({"models": models, "last": last}, sort_keys=True)
+    text = written_cursor({"models": models, "last": last})
     if not requests:
         context.update_cursor(text)
         return dg.SkipReason("; ".join(failures) or "no source has a new partition")
@@ -146,6 +167,8 @@ def _requests(
     from retrain_assets.errors import RetrainError
 
     wanted: dict[_Group, list[ModelSpec]] = {}
+    seen = {spec.name: models.get(spec.name) for spec in members if spec.scheme is not None}
+    tick.read_newest([name for name, known in seen.items() if known is None or _asked(known)])
     for spec in members:
         try:
             groups, models[spec.name] = _news(spec, models.get(spec.name), tick)
@@ -164,18 +187,21 @@ def _queue(first_model: str) -> str:
 
 def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
     """Queues that have a monitor run which has not ended, or which Dagster is about to try again."""
-    runs = instance.get_runs(
-        filters=dg.RunsFilter(statuses=IN_PROGRESS, tags={Tag.KIND: "monitor"})
-    )
     died = instance.get_runs(
         filters=dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.FAILURE],
-            tags={Tag.KIND: "monitor", _WILL_RETRY: "true"},
             updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
         )
     )
-    runs = [*runs, *(run for run in died if _RETRIED_BY not in run.tags)]
-    return {run.tags[Tag.QUEUE] for run in runs if Tag.QUEUE in run.tags}
+    retried = [
+        run for run in died if run.tags.get(_WILL_RETRY) == "true" and _RETRIED_BY not in run.tags
+    ]
+    # Not by tag: the database would go through the tags of all monitor runs that ever were.
+    return {
+        run.tags[Tag.QUEUE]
+        for run in [*runs_in_progress(instance), *retried]
+        if run.tags.get(Tag.KIND) == "monitor" and Tag.QUEUE in run.tags
+    }
 
 
 def _batches(specs: Mapping[str, ModelSpec]) -> list[list[str]]:
@@ -231,7 +257,7 @@ def _news(spec: ModelSpec, seen: Any, tick: _Tick) -> tuple[list[_Group], Any]:
     if not keys:
         return groups, {**seen, "asked": _stored(asked)} if seen else seen
     if through is None:
-        done = tick.instance.get_materialized_partitions(asset_key(spec.name, "drift_report"))
+        done = tick.reported_partitions(spec.name)
         new_keys = [key for key in new_keys if key not in done]
         missing = set(scheme.between(scheme.key_of(scheme.first), keys[-1]))
     elif keys[-1] > through:
@@ -314,7 +340,7 @@ def _monitor_request(group: _Group, specs: Sequence[ModelSpec], queue: str) -> d
     if inline:
         tags[Tag.INLINE] = "asked"
     if len(keys) > 1:
-        tags |= {_RANGE_START: keys[0], _RANGE_END: keys[-1]}
+        tags |= {RANGE_START: keys[0], RANGE_END: keys[-1]}
     return dg.RunRequest(
         run_key=f"monitor|{','.join(names)}|{keys[0]}..{keys[-1]}|{group.attempt}",
         asset_selection=selection,

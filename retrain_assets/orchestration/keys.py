@@ -12,6 +12,8 @@ __all__ = [
     "GATE_CHECKS",
     "GUARD",
     "QUARANTINE",
+    "RANGE_END",
+    "RANGE_START",
     "REPLAY",
     "STAGES",
     "Tag",
@@ -36,6 +38,10 @@ QUARANTINE = "quarantine"
 
 EVIDENCE = "evidence"
 """Metadata of `drift_report` that decisions rest on, as JSON; beside it are the numbers that plot."""
+
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+"""Dagster's tags of a run of several partitions, written out, since they have no public name."""
 
 REPLAY = "policy_replay"
 """An asset beside the graph, of models with partitions; materialized by people only."""

@@ -9,6 +9,7 @@ materialization, which comes with the one read of the event log.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from retrain_assets.promotion.ledger import Ledger, Promotion
 
 __all__ = [
-    "IN_PROGRESS",
     "Latest",
     "ModelState",
     "end_of",
     "observe",
+    "plain",
     "runs_in_progress",
     "with_past",
 ]
 
-IN_PROGRESS = [
+_IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -44,12 +45,17 @@ IN_PROGRESS = [
 
 @dataclass(frozen=True)
 class Latest:
-    """The newest materialization of one asset (not of its newest partition)."""
+    """The newest materialization of one asset (not of its newest partition).
+
+    Attributes:
+        run_id: "" of one that no run has made.
+    """
 
     storage_id: int
     partition: str | None
     timestamp: float
     metadata: Mapping[str, object]
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,10 @@ class ModelState:
 
     def performance(self) -> tuple[Performance | None, tuple[Performance, ...]]:
         """The present champion's on its holdout and since, as the newest report has measured it."""
+        return self._performance
+
+    @cached_property
+    def _performance(self) -> tuple[Performance | None, tuple[Performance, ...]]:
         report = self.latest.get("drift_report")
         found: Any = report.metadata.get(EVIDENCE) if report else None
         if not found or self.champion is None or found["champion"] != self.champion.version:
@@ -270,7 +280,7 @@ def _promoted_data_end(spec: ModelSpec, champion: "Promotion") -> datetime:
 
 def runs_in_progress(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
     """The runs that have not ended."""
-    return instance.get_runs(filters=dg.RunsFilter(statuses=IN_PROGRESS))
+    return instance.get_runs(filters=dg.RunsFilter(statuses=_IN_PROGRESS))
 
 
 def observe(
@@ -345,9 +355,19 @@ def _events(
             storage_id=record_of.storage_id,
             partition=record_of.partition_key,
             timestamp=record_of.timestamp,
-            metadata={key: value.value for key, value in materialization.metadata.items()},
+            metadata=plain(materialization.metadata),
+            run_id=record_of.run_id,
         )
     return latest, run_ids
+
+
+def plain(metadata: Mapping[str, dg.MetadataValue[Any]]) -> dict[str, object]:
+    """The values of metadata. Dagster copies JSON with every reading of `value`, item by item, which is a
+    quarter of a tick."""
+    return {
+        key: value.data if isinstance(value, dg.JsonMetadataValue) else value.value
+        for key, value in metadata.items()
+    }
 
 
 def _newest(ledger: "Ledger", specs: Mapping[str, ModelSpec]) -> dict[str, "Promotion"]:

@@ -9,7 +9,6 @@ The job only checks and records what is asked for. Its success is the request, w
 with batched runs: an op cannot request runs, and a run that carried a fleet could not be spread.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import Field
 
 from retrain_assets.errors import LedgerError, RequestError
 from retrain_assets.orchestration.batching import run_requests
+from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import Answer, asked_for
 from retrain_assets.orchestration.keys import Tag
 from retrain_assets.orchestration.platform import Platform
@@ -127,7 +127,7 @@ def on_demand_sensor(
     """Requests the runs that the job `retrain_now` was asked for: models of the same partition share
     runs, as many as may go on side by side. Each request is answered once."""
     platform: Platform = context.resources.platform
-    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    cursor = read_cursor(context.cursor)
     asked, text = _new_requests(context.instance, cursor)
     requests: list[dg.RunRequest] = []
     waiting: list[str] = []
@@ -192,4 +192,4 @@ def _new_requests(
     since = max([since, *moments.values()])
     seen = [run_id for run_id, moment in moments.items() if moment >= since - _OVERLAP]
     new = [one for one in records if one.dagster_run.run_id not in cursor.get("seen", ())]
-    return new, json.dumps({"since": since.timestamp(), "seen": seen})
+    return new, written_cursor({"since": since.timestamp(), "seen": seen})

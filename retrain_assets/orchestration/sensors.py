@@ -7,7 +7,6 @@ stores run requests and the cursor together before it submits anything, so a dae
 resumes the tick: nothing is lost, and the run keys see to it that nothing comes twice.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +15,10 @@ import dagster as dg
 
 from retrain_assets.orchestration.alerting import repair_message, send_logged
 from retrain_assets.orchestration.arrivals import arrivals
+from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import BY_ITSELF, Answer, Question, answers, recorded
 from retrain_assets.orchestration.keys import asset_key, asset_keys, stages_of
-from retrain_assets.orchestration.observe import Latest, ModelState, observe
+from retrain_assets.orchestration.observe import Latest, ModelState, observe, plain
 from retrain_assets.orchestration.on_demand import on_demand_sensor
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.suspects import Suspects
@@ -30,6 +30,8 @@ __all__ = ["build_sensors"]
 
 _MAX_RETRAININGS_PER_TICK = 40
 """Models; the others follow in the next tick, before everybody else."""
+_MAX_LOOKED_BACK = 30
+"""Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
 _RECONCILE_SECONDS = 60
 
 
@@ -108,7 +110,7 @@ def _drift(
     from retrain_assets.errors import LedgerError
 
     platform: Platform = context.resources.platform
-    cursor: dict[str, Any] = json.loads(context.cursor) if context.cursor else {}
+    cursor = read_cursor(context.cursor)
     read: dict[str, int] = {n: at for n, at in cursor.get("read", {}).items() if n in specs}
     turn, suspects = Turn.stored(cursor), Suspects.stored(cursor)
     try:
@@ -117,7 +119,7 @@ def _drift(
             context.instance, platform.ledger, (specs[n] for n in chosen), running=turn.running
         )
         began = suspects.update(states, specs, platform.settings)
-        asking = _alarmed(context, states, read)
+        asking, unread = _alarmed(context, states, read, turn.sole_runs)
         questions = [
             Question(states[name], one.partition, ("drift",), one,
                      suspect_data=suspects.text(states[name].spec, platform.settings))
@@ -128,6 +130,7 @@ def _drift(
     except LedgerError as error:
         return _undecided(context, error)
     _queue_again(turn, asking, found)
+    turn.again(open_=unread)
     for name, one in zip(asking, found, strict=True):
         newest = states[name].latest["drift_report"].storage_id
         if one is not None and not one.asked_again:
@@ -136,9 +139,7 @@ def _drift(
             # Without a cursor only the latest report counts, and a newer one would hide this one.
             read[name] = newest - 1
     suspects.tell(began, specs, platform.settings, context.log)
-    context.update_cursor(
-        json.dumps({"read": read, **turn.to_store(), **suspects.to_store()}, sort_keys=True)
-    )
+    context.update_cursor(written_cursor({"read": read, **turn.to_store(), **suspects.to_store()}))
     return _asked_for(requests, found, "no new report raises the alarm")
 
 
@@ -146,23 +147,43 @@ def _alarmed(
     context: dg.SensorEvaluationContext,
     states: Mapping[str, ModelState],
     read: dict[str, int],
-) -> dict[str, Latest]:
-    """By model the report that raises the alarm and is not answered; the others count as read."""
+    sole_runs: Mapping[str, str],
+) -> tuple[dict[str, Latest], list[str]]:
+    """By model the report that raises the alarm and is not answered; the others count as read.
+
+    A latest report without an alarm may hide an earlier one that came since the last tick, unless it is of
+    the only run that was.
+
+    Returns:
+        Beside them, the models whose new reports this tick has not read.
+    """
     found: dict[str, Latest] = {}
+    unread: list[str] = []
+    looks = _MAX_LOOKED_BACK
     for name, state in states.items():
         latest = state.latest.get("drift_report")
         if latest is None or latest.storage_id <= read.get(name, 0):
             continue
         # What takes several conditions is decided where all of them are looked at; what its monitor
         # run decides itself, when that has ended.
-        if state.spec.retrain.conditions_needed > 1 or state.decides_itself:
+        if state.spec.retrain.conditions_needed > 1:
             continue
-        alarmed = _alarmed_report(context, state, read.get(name), latest)
+        if state.decides_itself:
+            unread.append(name)
+            continue
+        alarmed, after = (latest if state.alarms(latest) else None), read.get(name)
+        alone = sole_runs.get(name) == latest.run_id
+        if alarmed is None and after is not None and not alone:
+            if looks == 0:
+                unread.append(name)
+                continue
+            looks -= 1
+            alarmed = _hidden_alarm(context, state, after)
         if alarmed is None:
             read[name] = latest.storage_id
         else:
             found[name] = alarmed
-    return found
+    return found, unread
 
 
 def _queue_again(turn: Turn, asking: Iterable[str], found: Sequence[Answer | None]) -> None:
@@ -200,17 +221,15 @@ def _first_few(lines: Sequence[str], limit: int = 5) -> str:
     return "; ".join(lines[:limit]) + more
 
 
-def _alarmed_report(
-    context: dg.SensorEvaluationContext, state: ModelState, after: int | None, latest: Latest
+def _hidden_alarm(
+    context: dg.SensorEvaluationContext, state: ModelState, after: int
 ) -> Latest | None:
-    """The newest report past the cursor that raises the alarm.
+    """The newest report past the cursor that raises the alarm, where the latest does not.
 
     "Latest" would hide an earlier partition where two land between ticks. Without a cursor only the
     latest counts: old alarms were answered by whoever answered then. A report that was measured
     against a former champion raises no alarm about the present one.
     """
-    if after is None or state.alarms(latest):
-        return latest if state.alarms(latest) else None
     key = asset_key(state.spec.name, "drift_report")
     landed = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=1000
@@ -219,8 +238,12 @@ def _alarmed_report(
         materialization = record.asset_materialization
         if materialization is None:
             continue
-        values = {name: value.value for name, value in materialization.metadata.items()}
-        found = Latest(record.storage_id, record.partition_key, record.timestamp, values)
+        found = Latest(
+            record.storage_id,
+            record.partition_key,
+            record.timestamp,
+            plain(materialization.metadata),
+        )
         if state.alarms(found):
             return found
     return None
@@ -241,7 +264,7 @@ def _freshness(
     from retrain_assets.errors import LedgerError
 
     platform: Platform = context.resources.platform
-    turn = Turn.stored(json.loads(context.cursor) if context.cursor else {})
+    turn = Turn.stored(read_cursor(context.cursor))
     try:
         chosen = turn.choose(context.instance, specs)
         states = observe(
@@ -261,7 +284,7 @@ def _freshness(
     except LedgerError as error:
         return _undecided(context, error)
     _queue_again(turn, (state.spec.name for state in asking), found)
-    context.update_cursor(json.dumps(turn.to_store(), sort_keys=True))
+    context.update_cursor(written_cursor(turn.to_store()))
     return _asked_for(requests, found, "no champion needs to be retrained")
 
 
@@ -299,7 +322,7 @@ def _champions(
 
     platform: Platform = context.resources.platform
     former = {name: spec.renamed_from for name, spec in specs.items() if spec.renamed_from}
-    told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+    told: dict[str, str] = read_cursor(context.cursor)
     settled = [event for event, kind in told.items() if kind in ("no_previous", "known")]
     try:
         for name in adopt_all(
@@ -320,7 +343,7 @@ def _champions(
     # Only what could not be mended: what was, and is done again, is told again.
     lasting = {"no_previous", "known", "unresolved"}
     context.update_cursor(
-        json.dumps({repair.event: repair.kind for repair in repairs if repair.kind in lasting})
+        written_cursor({repair.event: repair.kind for repair in repairs if repair.kind in lasting})
     )
     new = [f"{repair.model}: {repair.text}" for repair in repairs if repair.text]
     return dg.SkipReason(_first_few(new) or "the registry says what the ledger says")

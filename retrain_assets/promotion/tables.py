@@ -30,7 +30,7 @@ VERSION_TABLE = "retrain_schema"
 """Where the revision of the database stands. Not `alembic_version`: MLflow and Dagster use that name,
 and a team may give all three one database."""
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """All revisions, oldest first; the last is the one of this release. Written out, since asking Alembic
 would cost every process its import."""
 
@@ -110,7 +110,7 @@ def metadata() -> "MetaData":
         found,
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("model", sa.String(200), nullable=False),
-        sa.Column("state", sa.String(64), nullable=False),
+        sa.Column("state", sa.String(64), nullable=False, index=True),
         sa.Column("decided_at", sa.String(40), nullable=False),
         sa.Column("data_time", sa.String(40), nullable=False),
         sa.Column("partition", sa.String(64)),
