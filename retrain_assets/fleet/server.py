@@ -15,17 +15,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from retrain_assets.errors import RetrainError
 from retrain_assets.fleet.metrics import exposition, registry_of
 from retrain_assets.fleet.page import live_page, page_data
 from retrain_assets.fleet.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
 
 __all__ = ["Cache", "application"]
 
@@ -99,7 +99,7 @@ class Cache:
 
 def application(
     cache: Cache, history: Callable[[str], dict[str, Any] | None], dagster_url: str = ""
-) -> "Starlette":
+) -> Starlette:
     """The application.
 
     Args:
@@ -107,58 +107,63 @@ def application(
         history: one model's decisions, promotions, drift and metric; None for an unknown model.
         dagster_url: address of the Dagster UI, for a link.
     """
-    from starlette.applications import Starlette
-    from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-    from starlette.routing import Route
+    answers = _Answers(cache, history, dagster_url)
+    return Starlette(
+        routes=[
+            Route("/", answers.page),
+            Route("/status.json", answers.status),
+            Route("/models/{name}.json", answers.model),
+            Route("/metrics", answers.metrics),
+            Route("/healthz", answers.health),
+        ],
+        exception_handlers={RetrainError: answers.failed},
+    )
 
-    registry = registry_of(cache.get)
 
-    def data() -> dict[str, Any]:
-        snapshot = cache.get()
-        return page_data(snapshot, dagster_url=dagster_url, error=cache.error)
+class _Answers:
+    """One method per route. Not coroutines: Starlette runs them in threads, so that a slow database
+    holds up nobody else."""
 
-    # Plain functions: Starlette runs them in threads, so that a slow database holds up nobody else.
-    def page(request: "Request") -> "Response":
-        return HTMLResponse(live_page(data()), headers=_HEADERS)
+    def __init__(
+        self, cache: Cache, history: Callable[[str], dict[str, Any] | None], dagster_url: str
+    ) -> None:
+        self._cache, self._history, self._dagster_url = cache, history, dagster_url
+        self._registry = registry_of(cache.get)
 
-    def status(request: "Request") -> "Response":
-        found = data()
+    def _data(self) -> dict[str, Any]:
+        snapshot = self._cache.get()
+        return page_data(snapshot, dagster_url=self._dagster_url, error=self._cache.error)
+
+    def page(self, request: Request) -> Response:
+        return HTMLResponse(live_page(self._data()), headers=_HEADERS)
+
+    def status(self, request: Request) -> Response:
+        found = self._data()
         tag = _tag(found)
         headers = {**_HEADERS, "ETag": tag}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return JSONResponse(found, headers=headers)
 
-    def model(request: "Request") -> "Response":
+    def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        found = history(name)
+        found = self._history(name)
         if found is None:
-            return JSONResponse(
-                {"error": f"no model named {name}"}, status_code=404, headers=_HEADERS
-            )
+            unknown = {"error": f"no model named {name}"}
+            return JSONResponse(unknown, status_code=404, headers=_HEADERS)
         return JSONResponse(found, headers=_HEADERS)
 
-    def metrics(request: "Request") -> "Response":
-        body, content_type = exposition(registry, request.headers.get("accept", ""))
+    def metrics(self, request: Request) -> Response:
+        body, content_type = exposition(self._registry, request.headers.get("accept", ""))
         return Response(body, headers={**_HEADERS, "Content-Type": content_type})
 
-    def health(request: "Request") -> "Response":
-        cache.get()
-        return PlainTextResponse(cache.error or "ok", 503 if cache.error else 200, headers=_HEADERS)
+    def health(self, request: Request) -> Response:
+        self._cache.get()
+        error = self._cache.error
+        return PlainTextResponse(error or "ok", 503 if error else 200, headers=_HEADERS)
 
-    def failed(request: "Request", error: Exception) -> "Response":
+    def failed(self, request: Request, error: Exception) -> Response:
         return JSONResponse({"error": str(error)}, status_code=503, headers=_HEADERS)
-
-    return Starlette(
-        routes=[
-            Route("/", page),
-            Route("/status.json", status),
-            Route("/models/{name}.json", model),
-            Route("/metrics", metrics),
-            Route("/healthz", health),
-        ],
-        exception_handlers={RetrainError: failed},
-    )
 
 
 def _tag(data: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     from retrain_assets.data.ingest import Ingested
+    from retrain_assets.drift.report import DriftReport
     from retrain_assets.performance.scores import ChampionScores
     from retrain_assets.performance.served import Served
     from retrain_assets.promotion.candidate import Candidate
@@ -268,27 +269,20 @@ def drift_report(spec: ModelSpec) -> Callable[..., Any]:
         if began is not None and last.alarm:
             alert(context, spec, "drift", f"{spec.name}: drift since {began.report.current}",
                   "\n".join(last.report.reasons))  # fmt: skip
-        yield dg.MaterializeResult(
-            check_results=[
-                dg.AssetCheckResult(
-                    passed=last.report.verdict != "drifted",
-                    check_name="no_drift",
-                    severity=dg.AssetCheckSeverity.WARN,
-                    description="; ".join(last.report.reasons[:3]),
-                    metadata={
-                        "verdict": last.report.verdict,
-                        **metadata.rounded(
-                            {
-                                "drift_score": last.report.score,
-                                "share_drifted": last.report.share_drifted,
-                            }
-                        ),
-                    },
-                )
-            ]
-        )
+        yield dg.MaterializeResult(check_results=[_drift_check(last.report)])
 
     return drift_report
+
+
+def _drift_check(report: "DriftReport") -> dg.AssetCheckResult:
+    numbers = {"drift_score": report.score, "share_drifted": report.share_drifted}
+    return dg.AssetCheckResult(
+        passed=report.verdict != "drifted",
+        check_name="no_drift",
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(report.reasons[:3]),
+        metadata={"verdict": report.verdict, **metadata.rounded(numbers)},
+    )
 
 
 def _champion_scores(

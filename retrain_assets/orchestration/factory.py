@@ -91,11 +91,11 @@ _CHECK_TEXTS = {
 def model_assets(spec: ModelSpec) -> list[dg.AssetsDefinition]:
     """The assets of one model: five; one more where the spec has `gate.guard`, and one to replay
     policies where it has partitions."""
-    return list(_assets(spec))
+    return [*_monitored(spec), *_trained(spec)]
 
 
-def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
-    train = spec.train
+def _monitored(spec: ModelSpec) -> Iterator[dg.AssetsDefinition]:
+    """What a monitor run makes of new data."""
     single_run = dg.BackfillPolicy.single_run() if spec.scheme is not None else None
     table: dict[str, Any] = {"io_manager_key": "tables", "backfill_policy": single_run}
     yield _asset(
@@ -139,6 +139,11 @@ def _assets(spec: ModelSpec) -> Iterable[dg.AssetsDefinition]:
             backfill_policy=single_run,
             output_required=False,
         )
+
+
+def _trained(spec: ModelSpec) -> Iterator[dg.AssetsDefinition]:
+    """What a retraining makes, and what replays policies."""
+    train = spec.train
     yield _asset(
         spec,
         "candidate_model",

@@ -120,80 +120,93 @@ class FailingProxy:
     dice: random.Random = field(default_factory=lambda: random.Random(7))
 
 
+class _ProxyServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, target: str, share: float) -> None:
+        super().__init__(("127.0.0.1", 0), _FailingHandler)
+        self.target = target
+        self.state = FailingProxy(f"http://127.0.0.1:{self.server_port}", share)
+        self._lock = threading.Lock()
+
+    def fate(self) -> str | None:
+        """What is to go wrong with the next request."""
+        with self._lock:
+            self.state.asked += 1
+            if self.state.dice.random() >= self.state.share:
+                return None
+            self.state.failed += 1
+            return self.state.dice.choice(["error", "closed", "lost", "half"])
+
+
+class _FailingHandler(BaseHTTPRequestHandler):
+    server: _ProxyServer
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+    def _body(self) -> bytes | None:
+        length = int(self.headers.get("Content-Length") or 0)
+        held = self.server.state.slow_from
+        if held is None or length <= held:
+            return self.rfile.read(length)
+        self.rfile.read(held)
+        self.server.state.reached.set()
+        time.sleep(0.2)
+        while self.rfile.read(1):  # until the killed client's connection is closed
+            time.sleep(0.2)
+        return None
+
+    def _answer(self) -> None:
+        fate, body = self.server.fate(), self._body()
+        if body is None or fate == "closed":
+            self._hang_up()
+        elif fate == "error":
+            self.send_error(503)
+        else:
+            answer, content = self._upstream(body)
+            if fate == "lost":
+                self._hang_up()
+            else:
+                self._pass_on(answer, content, half=fate == "half")
+
+    def _upstream(self, body: bytes) -> tuple[http.client.HTTPResponse, bytes]:
+        connection = http.client.HTTPConnection(self.server.target, timeout=60)
+        connection.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer, content
+
+    def _pass_on(self, answer: http.client.HTTPResponse, content: bytes, *, half: bool) -> None:
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in (*_HOP, "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        self.wfile.write(content[: len(content) // 2] if half else content)
+        if half:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.close()
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815
+
+
 @contextmanager
 def failing_proxy(upstream: ObjectStore, share: float = 0.2) -> Iterator[FailingProxy]:
     """A proxy that spoils a share of the requests: an error, a closed connection, a lost answer to what
     was done, half an answer."""
-    target = urlsplit(upstream.endpoint).netloc
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-        def _body(self) -> bytes | None:
-            length = int(self.headers.get("Content-Length") or 0)
-            held = state.slow_from
-            if held is None or length <= held:
-                return self.rfile.read(length)
-            self.rfile.read(held)
-            state.reached.set()
-            time.sleep(0.2)
-            while self.rfile.read(1):  # until the killed client's connection is closed
-                time.sleep(0.2)
-            return None
-
-        def _answer(self) -> None:
-            with lock:
-                state.asked += 1
-                fate = None
-                if state.dice.random() < state.share:
-                    state.failed += 1
-                    fate = state.dice.choice(["error", "closed", "lost", "half"])
-            body = self._body()
-            if body is None or fate == "closed":
-                self._hang_up()
-                return
-            if fate == "error":
-                self.send_error(503)
-                return
-            connection = http.client.HTTPConnection(target, timeout=60)
-            headers = dict(self.headers.items())
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            if fate == "lost":
-                self._hang_up()
-                return
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in (*_HOP, "date", "server"):
-                    self.send_header(name, value)
-            self.end_headers()
-            if self.command == "HEAD":
-                return
-            if fate == "half":
-                self.wfile.write(content[: len(content) // 2])
-                self._hang_up()
-                return
-            self.wfile.write(content)
-
-        def _hang_up(self) -> None:
-            self.close_connection = True
-            self.connection.close()
-
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = FailingProxy(f"http://127.0.0.1:{server.server_port}", share)
+    server = _ProxyServer(urlsplit(upstream.endpoint).netloc, share)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield state
+        yield server.state
     finally:
         server.shutdown()
         server.server_close()
