@@ -100,12 +100,13 @@ def dagster_dev(folder: Path, *, automation: bool) -> Iterator[tuple[str, int]]:
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        finally:
-            if processes(process.pid):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        deadline = time.monotonic() + 60
+        while processes(process.pid) and time.monotonic() < deadline:
+            process.poll()
+            time.sleep(0.5)
+        if processes(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def graphql(url: str, query: str) -> dict:
