@@ -30,7 +30,7 @@ __all__ = ["build_sensors"]
 
 _MAX_RETRAININGS_PER_TICK = 40
 """Models; the others follow in the next tick, before everybody else."""
-_MAX_LOOKED_BACK = 30
+_MAX_LOOKED_BACK = 15
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
 _RECONCILE_SECONDS = 60
 
