@@ -176,7 +176,7 @@ def visit(url: str, folder: Path, locations: int) -> None:
     location = "retrain_assets" if locations == 0 else "part_0"
     pages = {
         "group graph": (f"/locations/__repository__@{location}/asset-groups/g0", "raw_data"),
-        "model": ("/assets/m00000/promoted_model", "team:ops"),
+        "model": ("/assets/m00000/promoted_model", "The champion: the version that serves"),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
