@@ -33,15 +33,16 @@ def measure(models: int, days: int, *, grouped: bool) -> None:
         print(f"{models:>6} {days:>4} set up in {time.monotonic() - began:.0f} s")
         for sensor in SENSORS:
             fleet.tick(sensor)  # imports, once per process
-            ticks = [fleet.tick(sensor)[0] for _ in range(1 + models // 40)]
+            ticks = [fleet.tick(sensor)[0] for _ in range(1 + models // 25)]
             line(models, days, sensor, "first, worst", max(ticks), 0)
         for sensor in SENSORS:
             idle = sorted(fleet.tick(sensor)[0] for _ in range(5))
             line(models, days, sensor, "idle", idle[2], 0)
             print(f"{'':>36}cursor {len(fleet.loop.cursors[sensor] or '') / 1e3:.1f} kB")
-        fleet.news(fleet.names[:1], days, alarm=True)
-        for sensor in SENSORS:
-            line(models, days, sensor, "one", *fleet.tick(sensor))
+        for name, model in (("one, with imports", 0), ("one", 1)):
+            fleet.news(fleet.names[model : model + 1], days, alarm=True)
+            for sensor in SENSORS:
+                line(models, days, sensor, name, *fleet.tick(sensor))
         for name, day in (("quiet", days + 1), ("all", days + 2)):
             fleet.news(fleet.names, day, alarm=name == "all")
             KEYS.append(fleet.key_of(day))

@@ -38,7 +38,7 @@ _MAX_MODELS_PER_RUN = 10
 _MAX_LATE_PARTITIONS = 50
 _MAX_LOOKED_INTO = 30
 """Models per tick whose partitions are read one by one."""
-_MAX_REPORTS = 100
+_MAX_REPORTS = 60
 """Models per tick whose newest report is read."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""

@@ -30,7 +30,7 @@ __all__ = ["build_sensors"]
 
 _MAX_RETRAININGS_PER_TICK = 40
 """Models; the others follow in the next tick, before everybody else."""
-_MAX_LOOKED_BACK = 30
+_MAX_LOOKED_BACK = 15
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
 _RECONCILE_SECONDS = 60
 
@@ -129,8 +129,8 @@ def _drift(
         requests = recorded(platform, [one for one in found if one is not None])
     except LedgerError as error:
         return _undecided(context, error)
+    turn.again(open_=unread)  # before the open questions, some of which need a look at every tick
     _queue_again(turn, asking, found)
-    turn.again(open_=unread)
     for name, one in zip(asking, found, strict=True):
         newest = states[name].latest["drift_report"].storage_id
         if one is not None and not one.asked_again:

@@ -6,7 +6,7 @@ history is. Does not: what is seen (`observe`), what follows (`deciding`).
 A model changes through a run of its assets: the runs that were updated since the last tick name the
 models, in one read by index. What changes otherwise (a materialization without a run, a promotion or
 rollback from the command line, a spec that was edited, a clock that has gone on) is found by looking at
-`IN_TURN` models more, in turn: of up to so many all at every tick, of a thousand all in twenty. Models whose
+up to `IN_TURN` models more, in turn: of so many all at every tick, of a thousand all in twenty. Models whose
 question is open are looked at again, behind those that wait longer.
 """
 

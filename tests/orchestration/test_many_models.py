@@ -1,5 +1,6 @@
 """Fleets of many models: what a tick reads does not grow, and one bad spec of a thousand is one bad spec."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ import pytest
 import sqlalchemy as sa
 import yaml
 from orchestration import old_fleet
+from orchestration.harness import World, day, days
 from orchestration.old_fleet import OldFleet
 
 from retrain_assets.orchestration import arrivals, sensors, turns
 from retrain_assets.orchestration.build import build_definitions
+from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.keys import asset_key
 from retrain_assets.orchestration.local import LocalLoop
 from retrain_assets.settings import Settings
@@ -110,6 +113,37 @@ def test_a_tick_reads_no_more_with_three_times_the_models(tmp_path: Path, bounde
         large = ticks(fleet, 4)
     for name, work in small.items():
         assert large[name].statements <= work.statements + 5, name
+
+
+def test_alarms_behind_quiet_reports_are_all_seen_a_few_models_a_tick(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sensors, "_MAX_LOOKED_BACK", 1)
+    names = ("a1", "b1", "c1")
+    for name in names:
+        world.add(name)
+    for name in names:
+        world.store_features(*days(1, 6), name=name)
+        world.promote(day(6), name)
+        world.report("drift_report", day(6), name, alarm=False)
+    assert world.loop.evaluate("drift_sensor") == []
+    for name in names:
+        world.store_features(day(7), day(8), name=name)
+        for n, alarm in ((7, True), (8, False)):
+            world.report("drift_report", day(n), name, alarm=alarm)
+    found = [world.loop.evaluate("drift_sensor") for _ in names]
+    assert [len(requests) for requests in found] == [1, 1, 1]
+    asked = {key.path[0] for (one,) in found for key in one.asset_selection or ()}
+    assert asked == set(names)
+
+
+def test_the_cursor_of_a_thousand_models_is_short_and_that_of_a_few_readable() -> None:
+    many = {f"model_{n:04}": {"through": "2024-01-01", "asked": {}, "at": n} for n in range(1000)}
+    few = dict(list(many.items())[:5])
+    assert len(written_cursor(many)) < 10_000
+    assert read_cursor(written_cursor(many)) == many
+    assert json.loads(written_cursor(few)) == few
+    assert read_cursor(None) == {}
 
 
 TEMPLATE = {

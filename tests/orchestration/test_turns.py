@@ -78,3 +78,25 @@ def test_models_that_are_gone_are_forgotten(large: World) -> None:
     turn.queue = ["gone"]
     chosen, _ = tick(large, turn)
     assert "gone" not in chosen
+
+
+def test_the_only_run_of_a_model_since_its_last_look_is_known(large: World) -> None:
+    turn = settled(large)
+    with large.monitoring_in_flight("m01"):
+        (run,) = large.instance.get_runs(limit=1)
+    turn.choose(large.instance, NAMES)
+    assert turn.sole_runs == {"m01": run.run_id}
+    turn.choose(large.instance, NAMES)
+    assert turn.sole_runs == {}, "it is known from then on"
+
+
+def test_of_two_runs_or_after_a_wait_no_run_is_the_only_one(large: World) -> None:
+    turn = settled(large)
+    for _ in range(2):
+        with large.monitoring_in_flight("m00"):
+            pass
+    with large.monitoring_in_flight("m01"):
+        pass
+    turn.queue = ["m01"]
+    turn.choose(large.instance, NAMES)
+    assert turn.sole_runs == {}
