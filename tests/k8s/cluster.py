@@ -414,7 +414,7 @@ class Deployment:
         if self._forward is not None:
             self._forward.terminate()
             self._forward.wait(30)
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
 
 
 def _namespace(name: str) -> str:

@@ -290,9 +290,9 @@ class HostPlatform:
         """Everything of it, on the host and in the cluster."""
         self.daemon.stop()
         self.mlflow.stop()
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
         self.instance.dispose()
         self.postgres.remove()
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
         self.link.close()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:

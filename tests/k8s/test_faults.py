@@ -294,4 +294,4 @@ def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:
     waiting = {
         run.run_id for run in platform.instance.get_runs() if not run.is_finished
     }  # fmt: skip
-    wait_until("finished Jobs and their pods are gone", 150, empty)
+    wait_until("finished Jobs and their pods are gone", 400, empty)
