@@ -214,7 +214,7 @@ class Deployment:
             self.kubectl("apply", "-f", "-", stdin=secret)
         self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
         for name in ("mlflow", "code", "webserver", "daemon", "dashboard"):
-            self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=240s")
+            self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=480s")
         self._reach_webserver()
 
     @property
@@ -330,7 +330,7 @@ class Deployment:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{port}"
-        wait_until("the webserver answers", 30, self._answers)
+        wait_until("the webserver answers", 120, self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -414,7 +414,7 @@ class Deployment:
         if self._forward is not None:
             self._forward.terminate()
             self._forward.wait(30)
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
 
 
 def _namespace(name: str) -> str:

@@ -166,7 +166,7 @@ class Model:
         ]
         return [run for run in runs if kind in (None, run.tags.get("retrain/kind"))]
 
-    def started(self, stage: str, attempt: int = 1, seconds: float = 240) -> dg.DagsterRun:
+    def started(self, stage: str, attempt: int = 1, seconds: float = 500) -> dg.DagsterRun:
         """The run whose step of this stage has begun for the `attempt`-th time, over all runs."""
 
         def look() -> dg.DagsterRun | None:
@@ -182,7 +182,7 @@ class Model:
 
         return wait_until(f"{self.name}/{stage} has begun {attempt} times", seconds, look)
 
-    def champion(self, seconds: float = 300) -> Any:
+    def champion(self, seconds: float = 600) -> Any:
         """Its champion, once all its runs have ended, and those that Dagster tries again."""
 
         def goes_on(run: dg.DagsterRun) -> bool:
@@ -196,7 +196,7 @@ class Model:
 
         return wait_until(f"{self.name} has a champion", seconds, look)
 
-    def in_pod(self, phase: str, seconds: float = 120) -> dg.DagsterRun:
+    def in_pod(self, phase: str, seconds: float = 300) -> dg.DagsterRun:
         """Its first run, once a pod of the run is in this phase."""
 
         def look() -> dg.DagsterRun | None:
@@ -290,9 +290,9 @@ class HostPlatform:
         """Everything of it, on the host and in the cluster."""
         self.daemon.stop()
         self.mlflow.stop()
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=120s")
         self.instance.dispose()
         self.postgres.remove()
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
         self.link.close()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:

@@ -17,7 +17,7 @@ from retrain_assets.promotion.registry import MlflowRegistry
 
 pytestmark = [
     pytest.mark.k8s,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(2400),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
@@ -155,7 +155,7 @@ def test_being_killed_for_memory_says_what_to_change_and_is_not_repeated_for_eve
         over = len(runs) == 3 and all(run.is_finished for run in runs)
         return runs if over else []
 
-    runs = wait_until("three attempts have failed", 400, failed)
+    runs = wait_until("three attempts have failed", 800, failed)
     assert {run.status for run in runs} == {dg.DagsterRunStatus.FAILURE}
     text = platform.failure(runs[0])
     assert "hungry/candidate_model: killed for using more memory than the limit of 200Mi" in text
@@ -208,7 +208,7 @@ def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> Non
     platform.postgres.stop()
     time.sleep(3)
     platform.postgres.start()
-    model.started("candidate_model", seconds=300)
+    model.started("candidate_model")
     platform.postgres.stop()
     time.sleep(3)
     platform.postgres.start()
@@ -221,7 +221,7 @@ def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatf
     model.started("drift_report")
     platform.mlflow.stop()
     try:
-        model.started("candidate_model", seconds=400)
+        model.started("candidate_model")
         time.sleep(8)
     finally:
         platform.mlflow.start()
@@ -261,7 +261,7 @@ def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform
     def failed() -> dg.DagsterRun | None:
         return next((run for run in model.runs("retrain") if run.is_finished), None)
 
-    run = wait_until("its first attempt has timed out", 400, failed)
+    run = wait_until("its first attempt has timed out", 800, failed)
     text = platform.failure(run)
     assert f"longer than {START_SECONDS} seconds to start" in text
     assert "No node had room for what resources.candidate_model of the spec asks for" in text
@@ -275,7 +275,7 @@ def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> No
     def failed() -> bool:
         return platform.run(run.run_id).status == dg.DagsterRunStatus.FAILURE
 
-    wait_until("the run without an image has timed out", 400, failed)
+    wait_until("the run without an image has timed out", 800, failed)
     text = platform.failure(run)
     assert f"longer than {START_SECONDS} seconds to start" in text
     assert f"The image {MISSING} of the run's pod cannot be pulled" in text
@@ -294,4 +294,4 @@ def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:
     waiting = {
         run.run_id for run in platform.instance.get_runs() if not run.is_finished
     }  # fmt: skip
-    wait_until("finished Jobs and their pods are gone", 150, empty)
+    wait_until("finished Jobs and their pods are gone", 400, empty)
