@@ -24,12 +24,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 
 from retrain_assets.fleet.now import Retrained
 from retrain_assets.orchestration.deciding import Answer, asked_for
+from retrain_assets.orchestration.event_log import stepwise
 from retrain_assets.orchestration.executors import PRELOAD
 from retrain_assets.orchestration.keys import Tag, models_of
 from retrain_assets.orchestration.observe import runs_in_progress
@@ -40,6 +41,9 @@ from retrain_assets.orchestration.status import local_instance
 from retrain_assets.settings import Settings
 from retrain_assets.spec.loading import LoadedSpec, SpecSet
 from retrain_assets.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from dagster._core.instance.ref import InstanceRef
 
 __all__ = ["Batch", "Done", "Workers", "executed", "retrain_now"]
 
@@ -86,6 +90,7 @@ class _Request:
     request: dg.RunRequest
     specs: SpecSet
     settings: Settings
+    instance: "InstanceRef"
 
 
 def retrain_now(
@@ -116,7 +121,8 @@ def retrain_now(
         requests = runs_of(platform, answered, settings.model_copy(update={"parallel_runs": jobs}))
         report(sum(one.wanted is not None for one in answered))
         yield from _waiting(answered)
-        batches = [_batch(request, by_name, settings) for request in requests]
+        where = stepwise(instance.get_ref())
+        batches = [_batch(request, by_name, settings, where) for request in requests]
         for batch, done in workers.execute(batches, instance):
             yield from _outcomes(platform, batch, done)
 
@@ -127,10 +133,16 @@ def _waiting(answered: Sequence[Answer]) -> Iterator[Retrained]:
             yield Retrained(one.model, "waits", ", ".join(one.decision.reasons))
 
 
-def _batch(request: dg.RunRequest, by_name: dict[str, LoadedSpec], settings: Settings) -> Batch:
+def _batch(
+    request: dg.RunRequest,
+    by_name: dict[str, LoadedSpec],
+    settings: Settings,
+    instance: "InstanceRef",
+) -> Batch:
     names = tuple(models_of(request.asset_selection))
     specs = SpecSet({name: by_name[name] for name in names}, ())
-    return Batch(str(uuid.uuid4()), names, _retrain, _Request(request, specs, settings))
+    asked = _Request(request, specs, settings, instance)
+    return Batch(str(uuid.uuid4()), names, _retrain, asked)
 
 
 def _outcomes(platform: Platform, batch: Batch, done: Done | None) -> Iterator[Retrained]:
@@ -160,7 +172,7 @@ def _retrain(batch: Batch) -> Done:
     asked = batch.argument
     assert isinstance(asked, _Request)
     definitions = build_definitions(asked.specs, asked.settings)
-    with local_instance(asked.settings) as instance:
+    with dg.DagsterInstance.from_ref(asked.instance) as instance:
         return executed(definitions, instance, asked.request, batch)
 
 
