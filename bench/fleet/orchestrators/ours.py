@@ -124,22 +124,21 @@ def work_on(batch: Any) -> Any:
 
 def fleet(models: int, jobs: int, run: str, home: str) -> None:
     """All models through our workers."""
-    from retrain_assets.orchestration.now import Workers
+    from retrain_assets.orchestration.now import IN_A_RUN, Workers
 
-    with Workers(jobs, LIBRARIES) as workers:
+    with Workers(jobs, [*LIBRARIES, *IN_A_RUN]) as workers:
         import dagster as dg
         import retrain_work as work
 
         from retrain_assets.orchestration.batching import Wanted, grouped
-        from retrain_assets.orchestration.event_log import stepwise
-        from retrain_assets.orchestration.now import Batch
+        from retrain_assets.orchestration.now import Batch, for_workers
 
         wanted = [
             Wanted(spec_of(name), PARTITION, name, 1, "on_demand", "asked", run)
             for name in work.model_ids(models)
         ]
         with dg.DagsterInstance.from_config(home) as instance:
-            asked = Asked(stepwise(instance.get_ref()), run)
+            asked = Asked(for_workers(instance), run)
             batches = [
                 Batch(str(uuid.uuid4()), tuple(w.spec.name for w in part), work_on, asked)
                 for part in grouped(wanted, jobs, 10)
