@@ -247,7 +247,7 @@ class FileComputeLogManager(LocalComputeLogManager):
         return cls(inst_data=inst_data, **config_value)
 
     @contextmanager
-    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:  # type: ignore[override]
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
         """Send what this process and its children write to the files of a step."""
         out, error = (
             self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
@@ -256,4 +256,4 @@ class FileComputeLogManager(LocalComputeLogManager):
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with redirect_to_file(sys.stdout, out), redirect_to_file(sys.stderr, error):
             yield CapturedLogContext(log_key)
-        Path(self.complete_artifact_path(log_key)).touch()
+        Path(self.complete_artifact_path(log_key)).touch()  # type: ignore[no-untyped-call]
