@@ -1,7 +1,8 @@
-"""Standard output and error of every step, on the object store: readable when its pod is gone.
+"""Where standard output and error of steps go.
 
-Belongs here: the plugin that `compute_logs` in `k8s/base/dagster.yaml` names. Does not: what is
-logged, and the event log, which is in the database.
+Belongs here: to the object store, readable when the pod is gone, which `compute_logs` in
+`k8s/base/dagster.yaml` names; to files alone, for `retrain now`. Does not: what is logged, and the event
+log.
 
 https://docs.dagster.io/deployment/oss/oss-instance-configuration
 
@@ -11,19 +12,26 @@ the credentials that the tables use.
 """
 
 import os
+import sys
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import dagster as dg
+from dagster._core.execution.compute_logs import redirect_to_file
 from dagster._core.storage.cloud_storage_compute_log_manager import (
     PollingComputeLogSubscriptionManager,
     TruncatingCloudStorageComputeLogManager,
 )
-from dagster._core.storage.compute_log_manager import CapturedLogSubscription, ComputeIOType
+from dagster._core.storage.compute_log_manager import (
+    CapturedLogContext,
+    CapturedLogSubscription,
+    ComputeIOType,
+)
 from dagster._core.storage.local_compute_log_manager import (
     IO_TYPE_EXTENSION,
     LocalComputeLogManager,
@@ -33,9 +41,10 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from retrain_assets.errors import TableError
 
 if TYPE_CHECKING:
+    from dagster._core.instance.ref import InstanceRef
     from upath import UPath
 
-__all__ = ["ObjectStoreComputeLogManager"]
+__all__ = ["FileComputeLogManager", "ObjectStoreComputeLogManager", "in_files_only"]
 
 _UPLOAD_SECONDS = 10
 _PARTIAL = ".partial"
@@ -216,3 +225,35 @@ class ObjectStoreComputeLogManager(
         """End the threads."""
         self._subscriptions.dispose()
         super().dispose()  # type: ignore[no-untyped-call]
+
+
+def in_files_only(instance: "InstanceRef") -> "InstanceRef":
+    """The instance for a worker without a terminal; as it is where output does not go to local files."""
+    data = instance.compute_logs_data
+    if data.class_name != LocalComputeLogManager.__name__:
+        return instance
+    ours = ConfigurableClassData(__name__, FileComputeLogManager.__name__, data.config_yaml)
+    return instance._replace(compute_logs_data=ours)
+
+
+class FileComputeLogManager(LocalComputeLogManager):
+    """Dagster's files without the four processes per run that repeat them on the terminal."""
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> "FileComputeLogManager":
+        """The manager that the setting describes."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Iterator[CapturedLogContext]:
+        """Send what this process and its children write to the files of a step."""
+        out, error = (
+            self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[kind])
+            for kind in (ComputeIOType.STDOUT, ComputeIOType.STDERR)
+        )
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with redirect_to_file(sys.stdout, out), redirect_to_file(sys.stderr, error):
+            yield CapturedLogContext(log_key)
+        Path(self.complete_artifact_path(log_key)).touch()  # type: ignore[no-untyped-call]

@@ -11,7 +11,8 @@ promotion ledger, MLflow and the tables' IO manager, since the work brings its o
 folders, a champion by atomic rename); the five functions are called as they are, and paths passed on.
 
 `compare` alternates the floor (plain calls in as many processes), one Dagster process without any of
-this (a run over all models, in process), and ours; CPU is that of the whole process tree. Needs
+this (a run over all models, in process), and ours, on one Dagster home that exists; CPU is that of the whole
+process tree. Needs
 `retrain_work.py` and `measure.py` on the path, and its data (`python -c "import retrain_work as w; w.make_data(50)"`).
 """
 
@@ -54,7 +55,7 @@ def ctx_of(model: str, run: str, stage: str, ctx: dict[str, Any] | None) -> dict
 class Asked:
     """What a worker needs beside the batch: a run request's content, and where the instance is."""
 
-    home: str
+    instance: Any
     run: str
 
 
@@ -117,31 +118,31 @@ def work_on(batch: Any) -> Any:
             **{Tag.decision(m): asked.run for m in batch.models},
         },
     )  # fmt: skip
-    with dg.DagsterInstance.from_config(asked.home) as instance:
+    with dg.DagsterInstance.from_ref(asked.instance) as instance:
         return executed(definitions, instance, request, batch)
 
 
-def fleet(models: int, jobs: int, run: str) -> None:
+def fleet(models: int, jobs: int, run: str, home: str) -> None:
     """All models through our workers."""
-    from retrain_assets.orchestration.now import Workers
+    from retrain_assets.orchestration.now import IN_A_RUN, Workers
 
-    with Workers(jobs, LIBRARIES) as workers, tempfile.TemporaryDirectory() as home:
+    with Workers(jobs, [*LIBRARIES, *IN_A_RUN]) as workers:
         import dagster as dg
         import retrain_work as work
 
         from retrain_assets.orchestration.batching import Wanted, grouped
-        from retrain_assets.orchestration.now import Batch
+        from retrain_assets.orchestration.now import Batch, for_workers
 
-        Path(home, "dagster.yaml").write_text(INSTANCE, encoding="utf-8")
         wanted = [
             Wanted(spec_of(name), PARTITION, name, 1, "on_demand", "asked", run)
             for name in work.model_ids(models)
         ]
-        batches = [
-            Batch(str(uuid.uuid4()), tuple(w.spec.name for w in part), work_on, Asked(home, run))
-            for part in grouped(wanted, jobs, 10)
-        ]
         with dg.DagsterInstance.from_config(home) as instance:
+            asked = Asked(for_workers(instance), run)
+            batches = [
+                Batch(str(uuid.uuid4()), tuple(w.spec.name for w in part), work_on, asked)
+                for part in grouped(wanted, jobs, 10)
+            ]
             failed = [d for _, d in workers.execute(batches, instance) if d is None or d.errors]
     if failed:
         raise SystemExit(f"failed: {failed}")
@@ -165,26 +166,24 @@ def spec_of(name: str) -> Any:
 # -- the others -----------------------------------------------------------------------------------
 
 
-def dagster_alone(models: int, run: str) -> None:
+def dagster_alone(models: int, run: str, home: str) -> None:
     """All models in one run of one Dagster process, with bare assets."""
     import dagster as dg
     import retrain_work as work
 
-    with tempfile.TemporaryDirectory() as home:
-        Path(home, "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
-        assets = []
-        for model in work.model_ids(models):
-            upstream: str | None = None
-            for stage in STAGES:
-                ins = {"ctx": dg.AssetIn(f"{model}_{upstream}")} if upstream else {}
-                decorate = dg.asset(name=f"{model}_{stage}", group_name=model, ins=ins)
-                assets.append(decorate(plain(model, run, stage, first=upstream is None)))
-                upstream = stage
-        with dg.DagsterInstance.from_config(home) as instance:
-            definitions = dg.Definitions(assets=assets)
-            job = definitions.resolve_implicit_global_asset_job_def()
-            if not job.execute_in_process(instance=instance).success:
-                raise SystemExit("failed")
+    assets = []
+    for model in work.model_ids(models):
+        upstream: str | None = None
+        for stage in STAGES:
+            ins = {"ctx": dg.AssetIn(f"{model}_{upstream}")} if upstream else {}
+            decorate = dg.asset(name=f"{model}_{stage}", group_name=model, ins=ins)
+            assets.append(decorate(plain(model, run, stage, first=upstream is None)))
+            upstream = stage
+    with dg.DagsterInstance.from_config(home) as instance:
+        definitions = dg.Definitions(assets=assets)
+        job = definitions.resolve_implicit_global_asset_job_def()
+        if not job.execute_in_process(instance=instance).success:
+            raise SystemExit("failed")
 
 
 def plain(model: str, run: str, stage: str, *, first: bool) -> Any:
@@ -211,7 +210,7 @@ def floor(models: int, jobs: int, run: str) -> None:
         list(pool.map(one_of_floor, [(model, run) for model in work.model_ids(models)]))
 
 
-def compare(models: int, jobs: int, rounds: int, who: list[str]) -> None:
+def compare(models: int, jobs: int, rounds: int, who: list[str], home: str) -> None:
     """CPU of the process tree of each, in turn; the ratio to the floor of the same round."""
     import measure as process_tree
 
@@ -221,7 +220,7 @@ def compare(models: int, jobs: int, rounds: int, who: list[str]) -> None:
         for name in who:
             run = f"{name}{number}{int(time.time())}"
             command = [sys.executable, __file__, name, "--models", str(models), "--jobs", str(jobs)]
-            counted = [sys.executable, measure, *command, "--run", run]
+            counted = [sys.executable, measure, *command, "--run", run, "--home", home]
             done = subprocess.run(counted, check=True, capture_output=True, text=True)
             tree = json.loads(done.stdout.strip().splitlines()[-1])
             cpu, wall = tree["cpu"], tree["wall"]
@@ -248,15 +247,27 @@ def main() -> None:
     parser.add_argument("--run", default="r0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--who", default="floor,fleet,dagster")
+    parser.add_argument("--home", help="a Dagster home that exists; by default a new one is made")
     asked = parser.parse_args()
-    if asked.verb == "compare":
-        compare(asked.models, asked.jobs, asked.rounds, asked.who.split(","))
-    elif asked.verb == "dagster":
-        dagster_alone(asked.models, asked.run)
-    elif asked.verb == "floor":
-        floor(asked.models, asked.jobs, asked.run)
-    else:
-        fleet(asked.models, asked.jobs, asked.run)
+    with tempfile.TemporaryDirectory() as new:
+        home = asked.home or new_home(new)
+        if asked.verb == "compare":
+            compare(asked.models, asked.jobs, asked.rounds, asked.who.split(","), home)
+        elif asked.verb == "dagster":
+            dagster_alone(asked.models, asked.run, home)
+        elif asked.verb == "floor":
+            floor(asked.models, asked.jobs, asked.run)
+        else:
+            fleet(asked.models, asked.jobs, asked.run, home)
+
+
+def new_home(folder: str) -> str:
+    """An instance as the project's, made once: that takes 1.4 CPU seconds, and nobody makes one daily."""
+    import dagster as dg
+
+    Path(folder, "dagster.yaml").write_text(INSTANCE, encoding="utf-8")
+    dg.DagsterInstance.from_config(folder).dispose()
+    return folder
 
 
 if __name__ == "__main__":
