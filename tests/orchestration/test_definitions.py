@@ -520,7 +520,8 @@ def test_what_the_fork_server_preloads_exists_and_starts_no_thread_pools():
 def test_on_kubernetes_a_run_has_pods_for_its_steps_only_where_one_asks(
     tmp_path, monkeypatch, stages, in_the_run
 ):
-    step_pods = pytest.importorskip("retrain_assets.orchestration.step_pods")
+    from retrain_assets.orchestration import step_pods
+
     chosen = []
     monkeypatch.setattr(step_pods, "StepPods", lambda _: chosen.append("pods"))
     in_run = dg.in_process_executor
