@@ -7,6 +7,7 @@ import gc
 import importlib
 import json
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -21,7 +22,7 @@ from retrain_assets.fleet.now import Retrained
 from retrain_assets.replay.command import replay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from rich.table import Table
@@ -95,6 +96,31 @@ main.add_command(replay)
 def _fail(message: str) -> NoReturn:
     click.echo(message, err=True)
     sys.exit(2)
+
+
+@contextmanager
+def _leaving_when_interrupted() -> "Iterator[Callable[[], None]]":
+    """An interrupt ends this process at once, until the function is called: nothing has begun yet.
+
+    As an exception it would come in the middle of some import, where it may turn into another error,
+    be swallowed, or leave a module half made.
+    """
+
+    def leave(*_: object) -> None:
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress bar hides it
+        os.write(2, f"{show_cursor}\nInterrupted; nothing was begun.\n".encode())
+        os._exit(128 + signal.SIGINT)
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # and not ignored, as under nohup
+        signal.signal(signal.SIGINT, leave)
+    try:
+        yield begin
+    finally:
+        begin()
 
 
 def _print_json(document: Any) -> None:
@@ -470,32 +496,38 @@ def now(
       retrain now --group recommenders --jobs 4
       retrain now --all --partition 2024-03-01
     """
-    from retrain_assets.errors import RetrainError
-    from retrain_assets.fleet.now import now_progress, now_table
-    from retrain_assets.orchestration.now import retrain_now
-    from retrain_assets.orchestration.on_demand import chosen
-    from retrain_assets.settings import Settings
-    from retrain_assets.spec.loading import load_specs
-
     rows: list[Retrained] = []
     meant: list[ModelSpec] = []
     interrupted = False
-    try:
-        loaded = load_specs(specs).models
-        known = {name: one.spec for name, one in loaded.items()}
-        meant = chosen(known, models, group, partition, everything=everything)
-        settings = Settings.load()
-        with now_progress(quiet=as_json) as (begin, advance):
-            wanted = [loaded[spec.name] for spec in meant]
-            for row in retrain_now(wanted, partition, jobs, settings, begin):
-                rows.append(row)
-                advance(row)
-    except RetrainError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        interrupted = True
-        missing = {spec.name for spec in meant} - {row.model for row in rows}
-        rows += [Retrained(name, "canceled", "interrupted") for name in sorted(missing)]
+    with _leaving_when_interrupted() as interruptible:
+        from retrain_assets.errors import RetrainError
+        from retrain_assets.fleet.now import now_progress, now_table
+        from retrain_assets.orchestration.now import retrain_now
+        from retrain_assets.orchestration.on_demand import chosen
+        from retrain_assets.settings import Settings
+        from retrain_assets.spec.loading import load_specs
+
+        try:
+            loaded = load_specs(specs).models
+            known = {name: one.spec for name, one in loaded.items()}
+            meant = chosen(known, models, group, partition, everything=everything)
+            settings = Settings.load()
+            with now_progress(quiet=as_json) as (begin, advance):
+
+                def ready(total: int) -> None:
+                    interruptible()
+                    begin(total)
+
+                wanted = [loaded[spec.name] for spec in meant]
+                for row in retrain_now(wanted, partition, jobs, settings, ready):
+                    rows.append(row)
+                    advance(row)
+        except RetrainError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            interrupted = True
+            missing = {spec.name for spec in meant} - {row.model for row in rows}
+            rows += [Retrained(name, "canceled", "interrupted") for name in sorted(missing)]
     if as_json:
         _print_json({"models": [asdict(row) for row in rows]})
     else:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Literal
 
@@ -134,10 +134,10 @@ def retrain_now(
         chosen: list[ModelSpec] = [loaded.spec for loaded in specs]
         answered = asked_for(instance, platform, chosen, partition, asked_by)
         requests = runs_of(platform, answered, settings.model_copy(update={"parallel_runs": jobs}))
-        report(sum(one.wanted is not None for one in answered))
-        yield from _waiting(answered)
         where = for_workers(instance)
         batches = [_batch(request, by_name, settings, where) for request in requests]
+        report(sum(one.wanted is not None for one in answered))
+        yield from _waiting(answered)
         for batch, done in workers.execute(batches, instance):
             yield from _outcomes(platform, batch, done)
 
@@ -251,12 +251,16 @@ def _end_with(parent: BaseProcess) -> None:
 
 
 def _start_server() -> None:
-    """Start what workers are forked from; an interrupt while it imports is not for it either."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Start what workers are forked from; an interrupt while it imports is not for it either.
+
+    Blocked rather than ignored: here it waits for the end of this function.
+    """
+    resource_tracker.ensure_running()  # which would unblock it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _terminated(*_: object) -> None:
