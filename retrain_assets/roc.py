@@ -26,14 +26,25 @@ def placements(truth: IntArray, scores: FloatArray) -> FloatArray:
     >>> found.tolist()
     [1.0, 0.5, 0.75]
     """
-    positive = truth == 1
-    found = np.empty(len(truth))
-    for own, other in ((positive, ~positive), (~positive, positive)):
-        against = np.sort(scores[other])
-        below = np.searchsorted(against, scores[own], "left")
-        below = below + np.searchsorted(against, scores[own], "right")
-        found[own] = below / (2 * len(against))
-    found[~positive] = 1 - found[~positive]
+    n = len(scores)
+    order = np.argsort(scores)
+    ordered, positive = scores[order], truth[order] == 1
+    # Rows with equal scores are from starts[i] to stops[i] - 1, in order of the scores.
+    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    starts = np.flatnonzero(first)
+    stops = np.append(starts[1:], n)
+    positives = np.concatenate([[0], np.cumsum(positive)])
+    # Twice the number of either class below, ties counting half.
+    below = starts + stops
+    below_positive = positives[starts] + positives[stops]
+    of = np.cumsum(first) - 1
+    n_positive = positives[-1]
+    found = np.empty(n)
+    found[order] = np.where(
+        positive,
+        (below - below_positive)[of] / (2 * (n - n_positive)),
+        1 - below_positive[of] / (2 * n_positive),
+    )
     return found
 
 

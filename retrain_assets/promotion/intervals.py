@@ -383,7 +383,9 @@ def time_blocks(partitions: ArrayLike) -> IntArray | None:
     >>> int(time_blocks(np.arange(168)).max()) + 1
     12
     """
-    keys, codes = np.unique(np.asarray(partitions), return_inverse=True)
+    import pandas as pd
+
+    codes, keys = pd.factorize(np.asarray(partitions), sort=True)
     count = len(keys)
     if count < MIN_CLUSTERS:
         return None

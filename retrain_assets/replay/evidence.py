@@ -24,6 +24,7 @@ from retrain_assets.drift.reference import (
 from retrain_assets.drift.sections import SectionsOf
 from retrain_assets.drift.stored import load_profiles, merge_profiles
 from retrain_assets.drift.watch import compare_window, window_keys
+from retrain_assets.errors import DriftError, TableError
 from retrain_assets.performance.level import Level, fit_level, performance_on
 from retrain_assets.performance.measured import Performance
 from retrain_assets.performance.realised import undecided
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["EvidenceOf"]
 
+_AHEAD = 16
+"""Profiles that are read in one pass."""
+
 
 class EvidenceOf:
     """Evidence about the champions of one history.
@@ -57,6 +61,7 @@ class EvidenceOf:
         self._references: dict[str, tuple[Reference, SectionsOf | None]] = {}
         self._levels: dict[str, Level] = {}
         self._currents: dict[str, TableProfile] = {}
+        self._window: tuple[tuple[str, ...], TableProfile] | None = None
         self._known: dict[tuple[str, str, str], Performance] = {}
 
     # -- drift ------------------------------------------------------------------------------------
@@ -104,14 +109,27 @@ class EvidenceOf:
         }
 
     def _current(self, window: Sequence[str]) -> "TableProfile":
-        name = self._history.spec.name
-        for key, profile in zip(
-            missing := [key for key in window if key not in self._currents],
-            load_profiles(self._history.store, name, missing),
-            strict=True,
-        ):
-            self._currents[key] = profile
-        return merge_profiles([self._currents[key] for key in window])
+        """The window's profile; the last one is kept, since most champions are compared with it."""
+        if self._window is None or self._window[0] != tuple(window):
+            for key in window:
+                if key not in self._currents:
+                    self._load_profiles(key)
+            merged = merge_profiles([self._currents[key] for key in window])
+            self._window = tuple(window), merged
+        return self._window[1]
+
+    def _load_profiles(self, key: str) -> None:
+        """Profiles of a partition and, in the same pass, of the next ones."""
+        history = self._history
+        at = history.index[key]
+        keys = history.keys[at : at + _AHEAD]
+        try:
+            found = load_profiles(history.store, history.spec.name, keys)
+        except (DriftError, TableError):
+            # What is wrong with a later partition is said when it comes.
+            keys = (key,)
+            found = load_profiles(history.store, history.spec.name, keys)
+        self._currents |= zip(keys, found, strict=True)
 
     def _reference(self, champion: "Trained", key: str) -> tuple[Reference, SectionsOf | None]:
         name = self.reference_name(champion)

@@ -73,10 +73,6 @@ class Memo:
                 self.save()
         return self._held[key]
 
-    def knows(self, kind: str, made_from: Sequence[Any]) -> bool:
-        """Whether the result need not be computed."""
-        return self._holds(_key(kind, made_from))
-
     def _holds(self, key: str) -> bool:
         if key in self._held:
             return True

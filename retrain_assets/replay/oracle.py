@@ -8,8 +8,8 @@ partition from which on they can serve,
     best(c, j) = max over i < j of  best(c - 1, i) + S(i, start_i, start_j)
 
 is the best until model j takes over as the c-th switch (Bellman, *Dynamic Programming*, 1957). It knows
-the future and needs no gate, so that no policy reaches it; at every count of switches it is a bound for
-policies that switch among these models.
+the future and needs no gate, so that no policy surpasses it: a model may serve as far as its values are
+known, and what a policy served is known.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,11 @@ class Oracle:
 
 
 def oracle_frontier(
-    values: NDArray[np.float64], weights: NDArray[np.float64], starts: NDArray[np.int64], most: int
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    most: int,
 ) -> list[Oracle]:
     """The best total with at most 0, 1, ... `most` switches.
 
@@ -46,11 +50,14 @@ def oracle_frontier(
         weights: of each partition, at least 0, shape (partitions,).
         starts: the first partition that each model can serve, ascending, the first 0; shape
             (models,).
+        ends: the partition from which on each model's values are not known and it cannot serve, shape
+            (models,); of the first model the number of partitions.
         most: largest count; no more than models - 1 are returned.
 
     >>> values = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.5, 2.0, 0.0], [0.0, 0.0, 1.0, 3.0]])
     >>> [(best.total, best.models)
-    ...  for best in oracle_frontier(values, np.ones(4), np.array([0, 2, 3]), 2)]
+    ...  for best in oracle_frontier(
+    ...      values, np.ones(4), np.array([0, 2, 3]), np.array([4, 4, 4]), 2)]
     [(2.0, (0,)), (5.0, (0, 2)), (7.0, (0, 1, 2))]
     """
     models, partitions = values.shape
@@ -63,7 +70,9 @@ def oracle_frontier(
     # between[i, j]: what model i earns from its start until model j's.
     between = sums[:, starts] - sums[np.arange(models), starts][:, None]
     between[np.tril_indices(models)] = -np.inf
+    between[starts[None, :] > ends[:, None]] = -np.inf
     to_end = sums[:, partitions] - sums[np.arange(models), starts]
+    to_end[ends < partitions] = -np.inf
     for count in range(min(most, models - 1) + 1):
         last = int(np.argmax(best + to_end))
         reached = Oracle(count, float(best[last] + to_end[last]), _path(came_from, last))

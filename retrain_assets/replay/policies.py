@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RANDOM_DRAWS", "Policy", "chosen_policies", "random_policies"]
 
-RANDOM_DRAWS = 5
+RANDOM_DRAWS = 3
 
 _ORDER = ("never", "every_1", "every_7", "random", "drift", "performance", "combined", "cost")
 _EVERY = re.compile(r"every_([1-9][0-9]{0,3})")

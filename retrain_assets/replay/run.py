@@ -6,6 +6,7 @@ Belongs here: the order of the parts, which models hindsight is offered. Does no
 import os
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Replay", "Stage", "replay"]
 
-_EVEN_MODELS = 24
-"""Models, evenly over time, whose values on all later partitions are known to hindsight."""
+_EVEN_MODELS = 12
+"""Models, evenly over time, that are scored on all later partitions, for hindsight and staleness."""
 
 _STALE_SECONDS = 3600.0
 
@@ -198,16 +199,17 @@ def _result(stage: _Stage, walks: dict[str, list[Walk]], keys: Sequence[str]) ->
     for name, found in walks.items():
         one, values[name] = summed(name, found, level, weights, keys, sign, spec.retrain.cost)
         figures.append(one)
-    pool = _pool(stage, walks)
-    later = _from_champion(keys, pool)
-    table = sign * stage.scores.values(pool, keys)
-    stage.progress("hindsight", len(pool), len(pool))
-    starts = np.array(later, dtype=np.int64)
+    even = _even(stage)
+    known = sign * stage.scores.values(even, keys)
+    stage.progress("hindsight", len(even), len(even))
     # A partition on which a model has no value has none for any policy: it counts for nobody.
     counted = np.where(np.isfinite(level), weights, 0.0)
     most = int(max(one.retrainings for one in figures))
-    frontier = oracle_frontier(table, counted, starts, most)
-    curve, age, matters = _staleness(table, counted, starts, sign * level)
+    offered = _offered(even, known, [one for found in walks.values() for one in found], keys, sign)
+    frontier = oracle_frontier(offered.values, counted, offered.starts, offered.ends, most)
+    curve, age, matters = _staleness(
+        known, counted, _starts([one.partition for one in even], keys), sign * level
+    )
     trained = stage.trainings.known
     return Result(
         model=spec.name,
@@ -219,7 +221,7 @@ def _result(stage: _Stage, walks: dict[str, list[Walk]], keys: Sequence[str]) ->
         rows=int(weights.sum()),
         policies=tuple(figures),
         oracle=tuple((one.retrainings, sign * one.total / counted.sum()) for one in frontier),
-        baseline=_baseline(stage, pool[0], keys, counted),
+        baseline=_baseline(stage, stage.first, keys, counted),
         staleness=tuple(curve),
         max_age=age,
         matters=matters,
@@ -241,23 +243,60 @@ def _notes(history: History) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _pool(stage: _Stage, walks: dict[str, list[Walk]]) -> list[Trained]:
-    """Models that hindsight may choose from, by partition; the first champion is the first."""
-    first = stage.first
-    trained = {one.fingerprint: one for one in stage.trainings.known}
-    even = [one for one in trained.values() if one.partition > first.partition]
-    step = -(-len(even) // _EVEN_MODELS) if even else 1
-    chosen = {first.fingerprint, *(one.fingerprint for one in even[::step])}
-    for name in ("drift", "performance", "combined", "cost"):
-        for walk in walks.get(name, []):
-            chosen |= {one.fingerprint for one in walk.retrainings if one.outcome == "promoted"}
-    found = [trained[one] for one in chosen if trained[one].partition >= first.partition]
-    return sorted(found, key=lambda one: one.partition)
+def _even(stage: _Stage) -> list[Trained]:
+    """The first champion, and models evenly over the time after it."""
+    later = [one for one in stage.trainings.known if one.partition > stage.first.partition]
+    step = max(-(-len(later) // _EVEN_MODELS), 1)
+    return [stage.first, *later[::step]]
 
 
-def _from_champion(keys: Sequence[str], pool: Sequence[Trained]) -> list[int]:
-    """The first of `keys` that each model of the pool can serve."""
-    return [sum(key <= one.partition for key in keys) for one in pool]
+@dataclass(frozen=True)
+class _Offered:
+    """What hindsight chooses from; see `oracle_frontier`."""
+
+    values: FloatArray
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def _offered(
+    even: Sequence[Trained],
+    known: FloatArray,
+    walks: Iterable[Walk],
+    keys: Sequence[str],
+    sign: float,
+) -> _Offered:
+    """Every model that served in any walk, as long as it did, beside those known on all partitions.
+
+    A model serves from the partition after its own, so that what several walks know of it begins at
+    the same place.
+    """
+    place = {key: at for at, key in enumerate(keys)}
+    whole = {one.partition for one in even}
+    rows: dict[str, FloatArray] = {
+        one.partition: values for one, values in zip(even, known, strict=True)
+    }
+    ends = dict.fromkeys(rows, len(keys))
+    for walk in walks:
+        of = {one.fingerprint: one.partition for one in walk.retrainings}
+        for one in walk.served:
+            model, at = of[one.fingerprint], place.get(one.partition)
+            if at is None or model in whole:
+                continue
+            row = rows.setdefault(model, np.full(len(keys), np.nan))
+            row[at] = np.nan if one.value is None else sign * one.value
+            ends[model] = max(ends.get(model, 0), at + 1)
+    models = sorted(rows)
+    return _Offered(
+        np.array([rows[model] for model in models]),
+        _starts(models, keys),
+        np.array([ends[model] for model in models], dtype=np.int64),
+    )
+
+
+def _starts(trained_for: Sequence[str], keys: Sequence[str]) -> NDArray[np.int64]:
+    """The first of `keys` that models trained for these partitions can serve."""
+    return np.array([bisect_right(keys, one) for one in trained_for], dtype=np.int64)
 
 
 def _staleness(

@@ -4,7 +4,7 @@ Belongs here: scores of labelled rows, the metric's value on a partition, the ga
 trainings. Does not: when they are asked for, what was known when (`evidence`).
 """
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrain_assets.data.tables import PARTITION_COLUMN
-from retrain_assets.errors import TableError, TrainingError
 from retrain_assets.promotion.promote import judge_evaluation
+from retrain_assets.replay.rows import Rows
 from retrain_assets.training.evaluation import (
     CANDIDATE,
     CHAMPION,
     check_same_classes,
-    score_labelled,
 )
 from retrain_assets.training.metrics import Metric, get_metric
 
@@ -37,11 +35,6 @@ __all__ = ["Scores", "replayed_spec", "value_on"]
 
 _HELD_BYTES = 256 << 20
 _HELD_MODELS = 64
-_AHEAD = 8
-"""At most so many partitions are scored in one pass when the first of them comes, as many as the model has
-served already: who serves mostly goes on serving, and a pass costs little less for one partition."""
-_CHUNK = 32
-"""Partitions that hindsight's models are scored on in one pass."""
 
 
 def replayed_spec(spec: "ModelSpec") -> "ModelSpec":
@@ -72,43 +65,25 @@ def value_on(metric: Metric, evaluation: "Evaluation | None") -> tuple[float | N
     return (value, units) if np.isfinite(value) else (None, units)
 
 
-def _by_partition(whole: "Evaluation", keys: Sequence[str]) -> "Iterator[Evaluation | None]":
-    """The rows of each partition, None where it has no label.
-
-    Args:
-        whole: in the order of `keys`, with the place of each row's partition for `row_partitions`.
-        keys: partitions.
-    """
-    places = whole.row_partitions.astype(np.int64)
-    ends = np.searchsorted(places, np.arange(len(keys) + 1))
-    for key, start, end in zip(keys, ends[:-1], ends[1:], strict=True):
-        here = slice(int(start), int(end))
+def _held_out(trained: "Trained") -> "Iterator[tuple[str, Evaluation | None]]":
+    """A model's scores of its own holdout, by partition."""
+    whole = trained.holdout()
+    for key in trained.holdout_keys:
+        here = whole.row_partitions == key
+        if not here.any():
+            yield key, None
+            continue
         yield (
+            key,
             replace(
                 whole,
                 y_true=whole.y_true[here],
-                scores={name: score[here] for name, score in whole.scores.items()},
-                row_partitions=np.full(int(end - start), key, dtype=object),
+                scores={CANDIDATE: whole.scores[CANDIDATE][here]},
+                row_partitions=whole.row_partitions[here],
                 groups=None if whole.groups is None else whole.groups[here],
                 columns={},
-            )
-            if end > start
-            else None
+            ),
         )
-
-
-def _held_out(trained: "Trained") -> "Iterator[Evaluation | None]":
-    """A model's scores of its own holdout, by partition."""
-    whole, keys = trained.holdout(), trained.holdout_keys
-    place = {key: at for at, key in enumerate(keys)}
-    return _by_partition(
-        replace(
-            whole,
-            scores={CANDIDATE: whole.scores[CANDIDATE]},
-            row_partitions=np.array([place[key] for key in whole.row_partitions]),
-        ),
-        keys,
-    )
 
 
 class Scores:
@@ -126,7 +101,7 @@ class Scores:
         self._evaluations: OrderedDict[tuple[str, str], Evaluation | None] = OrderedDict()
         self._models: OrderedDict[str, TabularModel] = OrderedDict()
         self._bytes = 0
-        self._passes: Counter[str] = Counter()
+        self._rows = Rows(history)
 
     @property
     def spec(self) -> "ModelSpec":
@@ -151,43 +126,20 @@ class Scores:
         """
         place = (trained.fingerprint, key)
         if place not in self._evaluations:
-            at = self._history.index[key]
-            ahead = min(1 << self._passes[trained.fingerprint], _AHEAD)
-            self._passes[trained.fingerprint] += 1
-            try:
-                self._score(trained, self._history.keys[at : at + ahead])
-            except (TrainingError, TableError):
-                # What is wrong with a later partition is said when it comes, to whoever serves then.
-                self._score(trained, [key])
+            if key in trained.holdout_keys:
+                # Scored already, by the training.
+                self._hold(trained, _held_out(trained))
+            else:
+                self._hold(trained, [(key, self._rows.scored(self.model(trained), key))])
         return self._evaluations[place]
 
-    def _score(self, trained: "Trained", keys: Sequence[str]) -> None:
-        """Scores of several partitions, as far as they are not held, in one pass over their rows."""
-        keys = [key for key in keys if (trained.fingerprint, key) not in self._evaluations]
-        if not set(trained.holdout_keys).isdisjoint(keys):
-            # Scored already, by the training.
-            self._hold(trained, trained.holdout_keys, _held_out(trained))
-            keys = [key for key in keys if key not in trained.holdout_keys]
-        if not keys:
-            return
-        spec = self._history.spec
-        table = self._history.store.read_with_partition(spec.name, "features", keys)
-        places = table[PARTITION_COLUMN].combine_chunks().indices.to_numpy()
-        whole = score_labelled(
-            self.model(trained), None, table.drop_columns([PARTITION_COLUMN]),
-            group=spec.train.group, row_partitions=places,
-        )  # fmt: skip
-        parts = [None] * len(keys) if whole is None else _by_partition(whole, keys)
-        self._hold(trained, keys, parts)
-
-    def _hold(
-        self, trained: "Trained", keys: Sequence[str], parts: "Iterable[Evaluation | None]"
-    ) -> None:
+    def _hold(self, trained: "Trained", found: "Iterable[tuple[str, Evaluation | None]]") -> None:
         """Keep what was scored, and forget the oldest beyond what may be held."""
-        for key, found in zip(keys, parts, strict=True):
-            self._evaluations[trained.fingerprint, key] = found
-            self._bytes += 0 if found is None else found.scores[CANDIDATE].nbytes
-        while self._bytes > _HELD_BYTES and len(self._evaluations) > len(keys):
+        new = {(trained.fingerprint, key): one for key, one in found}
+        new = {place: one for place, one in new.items() if place not in self._evaluations}
+        self._evaluations |= new
+        self._bytes += sum(one.scores[CANDIDATE].nbytes for one in new.values() if one is not None)
+        while self._bytes > _HELD_BYTES and len(self._evaluations) > len(new):
             _, old = self._evaluations.popitem(last=False)
             self._bytes -= 0 if old is None else old.scores[CANDIDATE].nbytes
 
@@ -216,22 +168,11 @@ class Scores:
             Shape (models, partitions).
         """
         found = np.full((len(models), len(keys)), np.nan)
-        for start in range(0, len(keys), _CHUNK):
-            chunk = keys[start : start + _CHUNK]
+        for place, key in enumerate(keys):
             for row, trained in enumerate(models):
-                later = [key for key in chunk if key > trained.partition]
-                self._score(
-                    trained,
-                    [
-                        k
-                        for k in later
-                        if not self._memo.knows("value", self._made_from(trained, k))
-                    ],
-                )
-                for key in later:
+                if key > trained.partition:
                     value, _ = self.value(trained, key)
-                    if value is not None:
-                        found[row, start + chunk.index(key)] = value
+                    found[row, place] = np.nan if value is None else value
         return found
 
     def _made_from(self, trained: "Trained", key: str) -> list[str]:
@@ -274,6 +215,5 @@ class Scores:
 
     def _on_holdout(self, candidate: "Trained", champion: "Trained") -> NDArray[np.float64]:
         """The champion's scores of the candidate's holdout rows."""
-        self._score(champion, candidate.holdout_keys)
         found = [self.evaluation(champion, key) for key in candidate.holdout_keys]
         return np.concatenate([one.scores[CANDIDATE] for one in found if one is not None])

@@ -69,11 +69,17 @@ class Trained:
 
     def holdout(self) -> "Evaluation":
         """Truth, the model's and the baselines' scores on its holdout."""
-        import pyarrow.parquet as pq
+        return _holdout(self.folder)
 
-        from retrain_assets.training.evaluation import Evaluation
 
-        return Evaluation.from_table(pq.read_table(self.folder / _HOLDOUT))
+@lru_cache(maxsize=4)
+def _holdout(folder: Path) -> "Evaluation":
+    """Read once for the gate, and for all who serve what it has promoted."""
+    import pyarrow.parquet as pq
+
+    from retrain_assets.training.evaluation import Evaluation
+
+    return Evaluation.from_table(pq.read_table(folder / _HOLDOUT))
 
 
 class Trainings:

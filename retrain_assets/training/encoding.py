@@ -5,6 +5,7 @@ not: learned parameters, imputation, scaling. Maps are made once, from the train
 stored with the model; nothing is fitted again at scoring time.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,6 +51,10 @@ class ColumnEncoding:
     name: str
     kind: Kind
     values: tuple[str | int | float, ...] = ()
+
+    def __hash__(self) -> int:
+        """Without the values, of which there may be thousands; equality compares them."""
+        return hash((self.name, self.kind, len(self.values)))
 
     def encode(self, column: "pd.Series[Any]") -> FloatArray:
         """The column's numbers, shape (n,).
@@ -124,6 +129,24 @@ class Encoding:
         """Positions of the category columns."""
         return [i for i, column in enumerate(self.columns) if column.kind == "category"]
 
+    def present(self, columns: Sequence[str]) -> list[str]:
+        """The feature columns that are among the columns of a table, in input order.
+
+        Raises:
+            TrainingError: none is, or one is there twice.
+        """
+        counts = Counter(columns)
+        present = [name for name in self.names if name in counts]
+        if not present:
+            raise TrainingError(
+                f"none of the model's {len(self.names)} feature columns ({_listed(self.names)}) is "
+                f"in the table, got {_listed([str(c) for c in columns])}"
+            )
+        twice = sorted({name for name in present if counts[name] > 1})
+        if twice:
+            raise TrainingError(f"feature columns must be there once, got twice: {_listed(twice)}")
+        return present
+
     def matrix(self, frame: "pd.DataFrame") -> FloatArray:
         """Inputs of shape (n, features); absent columns are missing, others are ignored.
 
@@ -131,15 +154,7 @@ class Encoding:
             TrainingError: no feature column is there, one is there twice, or values of another
                 kind than in training.
         """
-        present = [name for name in self.names if name in frame.columns]
-        if not present:
-            raise TrainingError(
-                f"none of the model's {len(self.names)} feature columns ({_listed(self.names)}) is "
-                f"in the table, got {_listed([str(c) for c in frame.columns])}"
-            )
-        twice = sorted({n for n in present if (frame.columns == n).sum() > 1})
-        if twice:
-            raise TrainingError(f"feature columns must be there once, got twice: {_listed(twice)}")
+        present = set(self.present(list(frame.columns)))
         matrix = np.full((len(frame), len(self.columns)), np.nan)
         for i, column in enumerate(self.columns):
             if column.name in present:

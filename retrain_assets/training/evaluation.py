@@ -25,6 +25,7 @@ __all__ = [
     "Evaluation",
     "check_same_classes",
     "evaluate_on_holdout",
+    "ranking_groups",
     "score_array",
     "score_labelled",
 ]
@@ -252,7 +253,7 @@ def score_labelled(
         ),
         scores=scores,
         row_partitions=partitions,
-        groups=_groups(rows, group) if candidate.task == "ranking" else None,
+        groups=ranking_groups(rows, group) if candidate.task == "ranking" else None,
         classes=candidate.classes,
         notes=tuple(note for name, model in scorers.items() for note in _notes(name, model, rows)),
         columns=_kept(rows, keep),
@@ -283,7 +284,12 @@ def _score(name: str, model: TabularModel, rows: pa.Table) -> NDArray[np.float64
         raise TrainingError(f"the {name} cannot score the holdout: {error}") from error
 
 
-def _groups(rows: pa.Table, group: str | None) -> NDArray[Any]:
+def ranking_groups(rows: pa.Table, group: str | None) -> NDArray[Any]:
+    """The group of each row, shape (n,).
+
+    Raises:
+        TrainingError: there is no such column.
+    """
     if group is None or group not in rows.column_names:
         raise TrainingError(
             f"train.group: ranking needs the column that names each row's group, got {group!r}; "

@@ -66,7 +66,14 @@ class TabularModel:
         Raises:
             TrainingError: no feature column is there, or values of another kind than in training.
         """
-        matrix = self.encoding.matrix(frame)
+        return self.score(self.encoding.matrix(frame))
+
+    def score(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of rows that are encoded already, as those of `predict`.
+
+        Args:
+            matrix: as from `encoding.matrix`, shape (n, features).
+        """
         if not len(matrix):
             k = len(self.classes) if self.task == "multiclass" and self.classes else 0
             return np.empty((0, k) if k else (0,))

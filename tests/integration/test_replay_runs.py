@@ -15,15 +15,15 @@ import pyarrow as pa
 import pytest
 
 from retrain_assets.data.tables import TableStore
-from retrain_assets.errors import ReplayError
+from retrain_assets.errors import ReplayError, TrainingError
 from retrain_assets.replay.history import snapshot
 from retrain_assets.replay.memo import Memo
+from retrain_assets.replay.rows import Rows
 from retrain_assets.replay.run import Replay, replay
 from retrain_assets.replay.scores import Scores
 from retrain_assets.replay.trainings import Trained, Trainings
 from retrain_assets.spec.model import ModelSpec
-from retrain_assets.training.evaluation import score_labelled
-from retrain_assets.training.model import TabularModel
+from retrain_assets.training.evaluation import Evaluation, score_labelled
 
 START = date(2024, 1, 1)
 ROWS = 150
@@ -101,7 +101,7 @@ def test_a_second_replay_trains_nothing_and_finds_the_same(
     from retrain_assets.promotion import candidate
 
     monkeypatch.setattr(candidate, "train_model", None)
-    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", None)
+    monkeypatch.setattr(Rows, "scored", None)
     again = replay(spec(), store=store, folder=tmp_path / "replay", workers=1)
     assert again.result == first.result
     assert {name: outcomes(again, name) for name in ("combined", "every_7")} == {
@@ -141,33 +141,75 @@ def test_scores_of_a_models_own_holdout_are_those_of_its_training(
 ) -> None:
     scores, trained = scored
     assert trained.holdout_keys == tuple(key(n) for n in range(5, 9))
-    expected = [
-        score_labelled(trained.load(), None, scores.table(one)) for one in trained.holdout_keys
-    ]
-    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", None)
-    for name, again in zip(trained.holdout_keys, expected, strict=True):
+    monkeypatch.setattr(Rows, "scored", None)
+    for name in trained.holdout_keys:
         found = scores.evaluation(trained, name)
         assert found is not None
-        assert again is not None
-        np.testing.assert_array_equal(found.y_true, again.y_true)
-        np.testing.assert_array_equal(found.scores["candidate"], again.scores["candidate"])
+        same(found, score_labelled(trained.load(), None, scores.table(name)))
         assert set(found.row_partitions) == {name}
 
 
-def test_a_pass_looks_as_far_ahead_as_the_model_has_served(
-    scored: tuple[Scores, Trained], monkeypatch: pytest.MonkeyPatch
+def same(found: Evaluation | None, expected: Evaluation | None) -> None:
+    if expected is None:
+        assert found is None
+        return
+    assert found is not None
+    np.testing.assert_array_equal(found.y_true, expected.y_true)
+    np.testing.assert_array_equal(found.scores["candidate"], expected.scores["candidate"])
+
+
+def test_rows_that_are_encoded_together_are_scored_as_those_of_one_partition(
+    tmp_path: Path,
 ) -> None:
-    scores, trained = scored
-    passes: list[int] = []
+    """Whatever their neighbours are: without labels, without a column, with categories never seen."""
+    store = filled(tmp_path / "live", 20, without=14)
+    rng = np.random.default_rng(1)
+    for n in range(20):
+        table = store.read("churn", "features", [key(n)])
+        if n < 13:
+            kinds = ["a", "b", None] if n < 5 else ["b", "c", "d"]
+            table = table.append_column("kind", pa.array(rng.choice(np.array(kinds), ROWS)))
+        elif n < 16:
+            table = table.append_column("kind", pa.nulls(ROWS, pa.string()))
+        store.write("churn", "features", key(n), table)
+    history = snapshot(spec(), store, tmp_path / "store")
+    trainings, rows = Trainings(history, tmp_path / "trainings", 1), Rows(history)
+    models = [trainings.get(key(n)).load() for n in (9, 12)]
+    first, later = ({c.name: c.values for c in m.encoding.columns}["kind"] for m in models)
+    assert (first, later) == (("a", "b"), ("a", "b", "c", "d"))
+    for n in range(9, 20):
+        for model in models:
+            alone = score_labelled(model, None, store.read("churn", "features", [key(n)]))
+            same(rows.scored(model, key(n)), alone)
+            assert (alone is None) == (n == 14)
 
-    def counted(model: TabularModel, champion: None, table: pa.Table, **options: Any) -> Any:
-        passes.append(table.num_rows // ROWS)
-        return score_labelled(model, champion, table, **options)
 
-    monkeypatch.setattr("retrain_assets.replay.scores.score_labelled", counted)
-    for n in range(10, 30):
-        assert scores.evaluation(trained, key(n)) is not None
-    assert passes == [1, 2, 4, 8, 5]
+def test_what_is_wrong_with_a_partition_is_said_when_it_comes(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 20)
+    table = store.read("churn", "features", [key(15)])
+    store.write("churn", "features", key(15), table.set_column(2, "y", pa.array([7] * ROWS)))
+    history = snapshot(spec(), store, tmp_path / "store")
+    model = Trainings(history, tmp_path / "trainings", 1).get(key(9)).load()
+    rows = Rows(history)
+    for n in (13, 14, 16, 17):
+        same(
+            rows.scored(model, key(n)),
+            score_labelled(model, None, store.read("churn", "features", [key(n)])),
+        )
+    with pytest.raises(TrainingError, match="class that the model was not trained on"):
+        rows.scored(model, key(15))
+
+
+def test_hindsight_is_never_below_what_a_policy_reached(tmp_path: Path) -> None:
+    store = filled(tmp_path / "live", 40, flips=lambda n: n >= 20)
+    found = replay(
+        spec(), store=store, folder=tmp_path / "replay", workers=1, policies=["every_1", "every_3"]
+    ).result
+    best = dict(found.oracle)
+    reached = {one.name: one for one in found.policies}
+    assert reached["every_1"].value > reached["never"].value
+    for one in reached.values():
+        assert best[min(int(one.promotions), max(best))] >= one.value - 1e-12, one.name
 
 
 def test_a_replay_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
