@@ -502,8 +502,8 @@ def now(
     with _leaving_when_interrupted() as interruptible:
         from retrain_assets.errors import RetrainError
         from retrain_assets.fleet.now import now_progress, now_table
+        from retrain_assets.fleet.request import chosen
         from retrain_assets.orchestration.now import retrain_now
-        from retrain_assets.orchestration.on_demand import chosen
         from retrain_assets.settings import Settings
         from retrain_assets.spec.loading import load_specs
 

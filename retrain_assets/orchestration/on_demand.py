@@ -2,14 +2,14 @@
 
 https://docs.dagster.io/guides/operate/configuration/run-configuration
 
-Belongs here: whom a request means, its decisions, the form in the Launchpad. Does not: the command
-line's workers (`now`), which models share a run (`batching`).
+Belongs here: a request's decisions, the form in the Launchpad. Does not: whom it means (`fleet.request`), the
+command line's workers (`now`), which models share a run (`batching`).
 
 The job only checks and records what is asked for. Its success is the request, which the sensor answers
 with batched runs: an op cannot request runs, and a run that carried a fleet could not be spread.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,7 @@ import dagster as dg
 from pydantic import Field
 
 from retrain_assets.errors import LedgerError, RequestError
+from retrain_assets.fleet.request import chosen
 from retrain_assets.orchestration.batching import run_requests
 from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import Answer, asked_for
@@ -25,7 +26,7 @@ from retrain_assets.orchestration.platform import Platform
 from retrain_assets.settings import Settings
 from retrain_assets.spec.model import ModelSpec
 
-__all__ = ["JOB", "RetrainNow", "chosen", "on_demand_job", "on_demand_sensor"]
+__all__ = ["JOB", "RetrainNow", "on_demand_job", "on_demand_sensor", "runs_of"]
 
 JOB = "retrain_now"
 _LOOKED_BACK = timedelta(hours=1)
@@ -44,51 +45,6 @@ class RetrainNow(dg.Config):
     partition: str | None = Field(
         default=None, description="Data up to this partition; by default the newest of each model."
     )
-
-
-def chosen(
-    specs: Mapping[str, ModelSpec],
-    models: Collection[str],
-    group: str | None,
-    partition: str | None,
-    *,
-    everything: bool = False,
-) -> list[ModelSpec]:
-    """The models that a request means, by name.
-
-    Raises:
-        RequestError: a model, the group or the partition is unknown, or nothing is chosen; all
-            problems at once.
-    """
-    problems = [
-        f"no model named {name}; known: {', '.join(sorted(specs))}"
-        for name in sorted(set(models) - set(specs))
-    ]
-    groups = {spec.group for spec in specs.values() if spec.group}
-    if group is not None and group not in groups:
-        problems.append(f"no group named {group}; known: {', '.join(sorted(groups)) or 'none'}")
-    found = [
-        spec
-        for name, spec in sorted(specs.items())
-        if everything or name in models or (group is not None and spec.group == group)
-    ]
-    if not found and not problems:
-        problems.append("nothing is chosen: name models, or give a group, or all")
-    if partition is not None:
-        problems += [text for spec in found if (text := _misfit(spec, partition))]
-    if problems:
-        raise RequestError("\n".join(problems))
-    return found
-
-
-def _misfit(spec: ModelSpec, partition: str) -> str:
-    if spec.scheme is None:
-        return f"{spec.name}: has no partitions, so that it cannot be trained up to {partition}"
-    try:
-        spec.scheme.parse(partition)
-    except ValueError as error:
-        return f"{spec.name}: {error}"
-    return ""
 
 
 def on_demand_job(specs: Mapping[str, ModelSpec]) -> dg.JobDefinition:

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from retrain_assets.orchestration.now import for_workers
+from retrain_assets.orchestration.now_runs import for_workers
 
 PARTITIONS = dg.DailyPartitionsDefinition("2024-01-01")
 PARTITION = "2024-01-01"

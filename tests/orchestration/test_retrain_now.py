@@ -11,8 +11,8 @@ import pytest
 from orchestration.harness import World, day, days
 
 from retrain_assets.errors import RequestError
+from retrain_assets.fleet.request import chosen
 from retrain_assets.orchestration.keys import Tag
-from retrain_assets.orchestration.on_demand import chosen
 
 TESTS = Path(__file__).parent.parent
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from retrain_assets.orchestration import event_log
 from retrain_assets.orchestration.event_log import StepwiseEventLog, stepwise
-from retrain_assets.orchestration.now import for_workers
+from retrain_assets.orchestration.now_runs import for_workers
 
 CONFIG = "telemetry: {enabled: false}\npython_logs: {python_log_level: INFO}\n"
 

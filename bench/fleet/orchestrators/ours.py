@@ -4,7 +4,7 @@
     RETRAIN_ROOT=DATA python bench/fleet/orchestrators/ours.py compare --models 50 --jobs 2 --rounds 3
 
 `fleet` is what `retrain now` does: models are grouped into runs by `batching.grouped`, the runs are executed
-by `now.Workers` with `now.executed`, on a sqlite Dagster instance, by definitions of the run's models alone;
+by `workers.Workers` with `now_runs.executed`, on a sqlite Dagster instance, by definitions of the run's models alone;
 five assets a model, partitioned, with keys, groups, descriptions, owners, tags, kinds, checks, code versions and
 metadata as the factory gives them, built by decorators as there. Not in it: specs, the decision and the
 promotion ledger, MLflow and the tables' IO manager, since the work brings its own counterparts (files in
@@ -55,7 +55,7 @@ def ctx_of(model: str, run: str, stage: str, ctx: dict[str, Any] | None) -> dict
 class Asked:
     """What a worker needs beside the batch: a run request's content, and where the instance is."""
 
-    instance: Any
+    instance: str
     run: str
 
 
@@ -100,12 +100,29 @@ def body(model: str, run: str, stage: str, *, first: bool) -> Any:
     return start if first else step
 
 
-def work_on(batch: Any) -> Any:
-    """Execute one run, in a worker."""
+def decide(models: int, jobs: int, run: str, home: str) -> tuple[str, list[tuple[str, ...]]]:
+    """Where runs are stored, and who shares one; in a worker."""
+    import dagster as dg
+    import retrain_work as work
+
+    from retrain_assets.orchestration.batching import Wanted, grouped
+    from retrain_assets.orchestration.now_runs import for_workers
+
+    wanted = [
+        Wanted(spec_of(name), PARTITION, name, 1, "on_demand", "asked", run)
+        for name in work.model_ids(models)
+    ]
+    with dg.DagsterInstance.from_config(home) as instance:
+        where = dg.serialize_value(for_workers(instance))
+    return where, [tuple(w.spec.name for w in part) for part in grouped(wanted, jobs, 10)]
+
+
+def work_on(batch: Any) -> dict[str, str]:
+    """Execute one run, in a worker: by model what failed."""
     import dagster as dg
 
     from retrain_assets.orchestration.keys import Tag
-    from retrain_assets.orchestration.now import executed
+    from retrain_assets.orchestration.now_runs import executed, opened
 
     asked: Asked = batch.argument
     definitions = dg.Definitions(assets=[a for m in batch.models for a in assets_of(m, asked.run)])
@@ -118,32 +135,23 @@ def work_on(batch: Any) -> Any:
             **{Tag.decision(m): asked.run for m in batch.models},
         },
     )  # fmt: skip
-    with dg.DagsterInstance.from_ref(asked.instance) as instance:
-        return executed(definitions, instance, request, batch)
+    done = executed(definitions, opened(asked.instance), request, batch.run_id, batch.models)
+    return done.errors
+
+
+def died(run_ids: list[str], why: str) -> None:
+    raise SystemExit(f"runs {run_ids}: {why}")
 
 
 def fleet(models: int, jobs: int, run: str, home: str) -> None:
     """All models through our workers."""
-    from retrain_assets.orchestration.now import IN_A_RUN, Workers
+    from retrain_assets.orchestration.now import IN_A_RUN
+    from retrain_assets.orchestration.workers import Batch, Workers
 
-    with Workers(jobs, [*LIBRARIES, *IN_A_RUN]) as workers:
-        import dagster as dg
-        import retrain_work as work
-
-        from retrain_assets.orchestration.batching import Wanted, grouped
-        from retrain_assets.orchestration.now import Batch, for_workers
-
-        wanted = [
-            Wanted(spec_of(name), PARTITION, name, 1, "on_demand", "asked", run)
-            for name in work.model_ids(models)
-        ]
-        with dg.DagsterInstance.from_config(home) as instance:
-            asked = Asked(for_workers(instance), run)
-            batches = [
-                Batch(str(uuid.uuid4()), tuple(w.spec.name for w in part), work_on, asked)
-                for part in grouped(wanted, jobs, 10)
-            ]
-            failed = [d for _, d in workers.execute(batches, instance) if d is None or d.errors]
+    with Workers(jobs, [*LIBRARIES, *IN_A_RUN], died) as workers:
+        where, parts = workers.call(decide, models, jobs, run, home)
+        batches = [Batch(str(uuid.uuid4()), part, work_on, Asked(where, run)) for part in parts]
+        failed = [errors for _, errors in workers.execute(batches) if errors is None or errors]
     if failed:
         raise SystemExit(f"failed: {failed}")
 
