@@ -12,7 +12,7 @@ imports from where `event_log_storage` in a `dagster.yaml` does.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from dagster._serdes import ConfigurableClassData
 
 if TYPE_CHECKING:
     from dagster._core.instance.ref import InstanceRef
-    from sqlalchemy.engine import Connection, Engine
+    from sqlalchemy.engine import Connection
 
 __all__ = ["StepwiseEventLog", "stepwise"]
 
@@ -74,10 +74,11 @@ class StepwiseEventLog(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._mutex = threading.RLock()
-        self._engines: dict[str, Engine] = {}
+        self._connections: dict[str, Connection] = {}
         self._open: dict[str, Connection] = {}
         self._held: list[dg.EventLogEntry] = []
-        self._tables: set[str] = set()
+        self._schema: set[str] = set()
+        self._last_read: tuple[object, dg.EventRecordsResult] | None = None
         super().__init__(base_dir, inst_data)
 
     @classmethod
@@ -99,6 +100,8 @@ class StepwiseEventLog(SqliteEventLogStorage):
                 self._flush()
             self._held.append(event)
             said = event.dagster_event
+            if said is not None and said.is_step_materialization:
+                self._last_read = None
             if said is None or said.event_type not in _HELD:
                 self._flush()
 
@@ -120,17 +123,49 @@ class StepwiseEventLog(SqliteEventLogStorage):
 
     def has_table(self, table_name: str) -> bool:
         """Whether the schema has this table; Dagster asks for each event of an asset."""
-        if table_name not in self._tables and super().has_table(table_name):
-            self._tables.add(table_name)
-        return table_name in self._tables
+        return self._has(table_name, super().has_table)
+
+    def has_asset_key_col(self, column_name: str) -> bool:
+        """Whether assets have this column; Dagster asks twice for each step that has inputs."""
+        return self._has(column_name, super().has_asset_key_col)
+
+    def has_secondary_index(self, name: str) -> bool:
+        """Whether older homes have been migrated; Dagster asks twice for each step that has inputs."""
+        return self._has(name, super().has_secondary_index)
+
+    def _has(self, part: str, look: Callable[[str], bool]) -> bool:
+        """Whether the schema has a part, which it does not lose again."""
+        if part not in self._schema and look(part):
+            self._schema.add(part)
+        return part in self._schema
+
+    def fetch_materializations(
+        self,
+        records_filter: dg.AssetKey | dg.AssetRecordsFilter,
+        limit: int,
+        cursor: str | None = None,
+        ascending: bool = False,
+    ) -> dg.EventRecordsResult:
+        """Materializations of an asset.
+
+        Dagster asks twice for each result of a check. What was read is the answer to the same question
+        once more, unless this process has stored a materialization since; then it is read again.
+        """
+        with self._mutex:
+            question = (records_filter, limit, cursor, ascending)
+            if self._last_read is not None and self._last_read[0] == question:
+                found, self._last_read = self._last_read[1], None
+                return found
+            found = super().fetch_materializations(records_filter, limit, cursor, ascending)
+            self._last_read = (question, found)
+            return found
 
     def dispose(self) -> None:
         """Store what is held and close the files."""
         with self._mutex:
             self._flush()
-            for engine in self._engines.values():
-                engine.dispose()
-            self._engines = {}
+            for shard in [*self._connections]:
+                self._close(shard)
         super().dispose()
 
     @contextmanager
@@ -148,29 +183,36 @@ class StepwiseEventLog(SqliteEventLogStorage):
             if shard in self._open:
                 yield self._open[shard]
                 return
-            with self._engine(shard).begin() as connection:
+            connection = self._connection(shard)
+            with connection.begin():
                 self._open[shard] = connection
                 try:
                     yield connection
                 finally:
                     del self._open[shard]
 
-    def _engine(self, shard: str) -> "Engine":
-        """An engine with one connection; those of earlier runs are closed."""
+    def _connection(self, shard: str) -> "Connection":
+        """The connection to a file; those of earlier runs are closed."""
         from sqlalchemy import create_engine
         from sqlalchemy.pool import StaticPool
 
-        if shard not in self._engines:
+        if shard not in self._connections:
             if shard != _INDEX:
-                for earlier in [*self._engines.keys() - {_INDEX} - self._open.keys()]:
-                    self._engines.pop(earlier).dispose()
+                for earlier in [*self._connections.keys() - {_INDEX} - self._open.keys()]:
+                    self._close(earlier)
                 self._make(shard)
-            self._engines[shard] = create_engine(
+            engine = create_engine(
                 self.conn_string_for_shard(shard),
                 poolclass=StaticPool,
                 connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
             )
-        return self._engines[shard]
+            self._connections[shard] = engine.connect()
+        return self._connections[shard]
+
+    def _close(self, shard: str) -> None:
+        connection = self._connections.pop(shard)
+        connection.close()
+        connection.engine.dispose()
 
     def _make(self, run_id: str) -> None:
         """The file of a new run, with the schema of the shared one.

@@ -118,3 +118,14 @@ def test_the_command_retrains_side_by_side_and_one_failure_hides_nobody(
     (entry,) = stored_world.platform.decisions.last("a1", 1)
     (judgement,) = stored_world.platform.decisions.judgements("a1")
     assert judgement.state == entry.state
+
+
+def test_the_process_that_waits_for_the_workers_does_without_dagster() -> None:
+    code = (
+        "import sys, retrain_assets.cli, retrain_assets.fleet.request, retrain_assets.orchestration.now;"
+        "print(sorted({'dagster', 'mlflow', 'pandas', 'numpy', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"

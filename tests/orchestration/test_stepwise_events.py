@@ -222,3 +222,21 @@ def test_an_instance_on_a_server_is_left_as_it_is(stock: dg.DagsterInstance) -> 
         event_storage_data=ref.event_storage_data._replace(class_name="PostgresEventLogStorage")
     )
     assert stepwise(served) is served
+
+
+def test_what_is_read_again_is_soon_what_others_have_stored(
+    stock: dg.DagsterInstance, worker: dg.DagsterInstance
+) -> None:
+    key = dg.AssetKey("watched")
+
+    def found() -> list[str | None]:
+        records = worker.fetch_materializations(key, limit=9).records
+        return [one.partition_key for one in reversed(records)]
+
+    worker.report_runless_asset_event(dg.AssetMaterialization(key, partition="a"))
+    assert found() == ["a"]
+    stock.report_runless_asset_event(dg.AssetMaterialization(key, partition="b"))
+    assert found() in (["a"], ["a", "b"])
+    assert found() == ["a", "b"]
+    worker.report_runless_asset_event(dg.AssetMaterialization(key, partition="c"))
+    assert found() == ["a", "b", "c"], "what this process has stored is there at once"

@@ -6,7 +6,7 @@
 `fleet` is what `retrain now` does: models are grouped into runs by `batching.grouped`, the runs are executed
 by `workers.Workers` with `now_runs.executed`, on a sqlite Dagster instance, by definitions of the run's models alone;
 five assets a model, partitioned, with keys, groups, descriptions, owners, tags, kinds, checks, code versions and
-metadata as the factory gives them, built by decorators as there. Not in it: specs, the decision and the
+metadata, built of parts as the factory does. Not in it: specs, the decision and the
 promotion ledger, MLflow and the tables' IO manager, since the work brings its own counterparts (files in
 folders, a champion by atomic rename); the five functions are called as they are, and paths passed on.
 
@@ -60,44 +60,56 @@ class Asked:
 
 
 def assets_of(model: str, run: str) -> Iterator[Any]:
-    """The five assets of a model, as `factory.model_assets` builds them."""
+    """The five assets of a model, made of their parts as `factory.model_assets` does."""
     import dagster as dg
 
     partitions = dg.DailyPartitionsDefinition(start_date=PARTITION)
     upstream: str | None = None
     for stage in STAGES:
         key = dg.AssetKey([model, stage])
-        decorate = dg.asset(
-            key=key,
-            ins={"ctx": dg.AssetIn(dg.AssetKey([model, upstream]))} if upstream else {},
-            partitions_def=partitions,
-            check_specs=[dg.AssetCheckSpec("passed", asset=key)],
+        reads = {"ctx": dg.AssetKey([model, upstream])} if upstream else {}
+        checks = {"check_passed": dg.AssetCheckSpec("passed", asset=key)}
+        compute = dg.OpDefinition(
+            name="__".join(key.path),
+            compute_fn=body(model, run, stage),
+            ins=dict.fromkeys(reads, dg.In()),
+            outs={
+                "result": dg.Out(dg.Any, code_version="1"),
+                "check_passed": dg.Out(dagster_type=None),
+            },
+            code_version="1",
+        )
+        described = dg.AssetSpec(
+            key,
+            deps=list(reads.values()),
             description="One step of the work.",
             group_name="fleet",
             kinds={"parquet"},
             owners=["team:bench"],
             tags={"retrain/model": model},
             code_version="1",
+            partitions_def=partitions,
         )
-        yield decorate(body(model, run, stage, first=upstream is None))
+        yield dg.AssetsDefinition(
+            node_def=compute,
+            keys_by_input_name=reads,
+            keys_by_output_name={"result": key},
+            check_specs_by_output_name=checks,
+            specs=[described],
+        )
         upstream = stage
 
 
-def body(model: str, run: str, stage: str, *, first: bool) -> Any:
+def body(model: str, run: str, stage: str) -> Any:
     import dagster as dg
 
-    def finished(found: dict[str, Any]) -> Iterator[Any]:
+    def step(context: dg.AssetExecutionContext, inputs: dict[str, Any]) -> Iterator[Any]:
+        found = ctx_of(model, run, stage, inputs.get("ctx"))
         numbers = {name: x for name, x in found.items() if isinstance(x, int | float | str)}
         yield dg.Output(found, metadata=numbers)
         yield dg.AssetCheckResult(passed=True, check_name="passed")
 
-    def start(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        yield from finished(ctx_of(model, run, stage, None))
-
-    def step(context: dg.AssetExecutionContext, ctx: dict[str, Any]) -> Iterator[Any]:
-        yield from finished(ctx_of(model, run, stage, ctx))
-
-    return start if first else step
+    return step
 
 
 def decide(models: int, jobs: int, run: str, home: str) -> tuple[str, list[tuple[str, ...]]]:
