@@ -11,9 +11,14 @@ promotion ledger, MLflow and the tables' IO manager, since the work brings its o
 folders, a champion by atomic rename); the five functions are called as they are, and paths passed on.
 
 `compare` alternates the floor (plain calls in as many processes), one Dagster process without any of
-this (a run over all models, in process), and ours, on one Dagster home that exists; CPU is that of the whole
-process tree. Needs
-`retrain_work.py` and `measure.py` on the path, and its data (`python -c "import retrain_work as w; w.make_data(50)"`).
+this (a run over all models, in process), and ours, on one Dagster home that exists; CPU and the peak of the summed
+resident sizes are those of the whole process tree. Needs `retrain_work.py` and `measure.py` on the path, and its data
+(`python -c "import retrain_work as w; w.make_data(50)"`). With the exercise's drivers beside them, its peers join:
+
+    BENCH_BASE=VENVS_IN_HERE python bench/fleet/orchestrators/ours.py compare --who floor,fleet,flytekit,prefect
+
+where `VENVS_IN_HERE/venvs/PEER` has the peer and the same versions of the work's libraries as ours, and
+`drivers/prefect_driver.py init` has been run once.
 """
 
 import argparse
@@ -35,6 +40,7 @@ from typing import Any
 STAGES = ("raw_data", "features", "drift_report", "candidate_model", "promoted_model")
 LIBRARIES = ["dagster", "numpy", "pandas", "pyarrow.parquet", "scipy.stats", "lightgbm"]
 PARTITION = "2024-01-01"
+OURS = ("floor", "fleet", "dagster")
 INSTANCE = "telemetry: {enabled: false}\npython_logs: {python_log_level: INFO}\n"
 """As the project's dagster.yaml; it says nothing about how events are stored."""
 
@@ -232,36 +238,51 @@ def floor(models: int, jobs: int, run: str) -> None:
 
 def compare(models: int, jobs: int, rounds: int, who: list[str], home: str) -> None:
     """CPU of the process tree of each, in turn; the ratio to the floor of the same round."""
-    import measure as process_tree
-
-    measure = str(process_tree.__file__)
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in who}
+    found: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in who}
     for number in range(rounds):
         for name in who:
             run = f"{name}{number}{int(time.time())}"
-            command = [sys.executable, __file__, name, "--models", str(models), "--jobs", str(jobs)]
-            counted = [sys.executable, measure, *command, "--run", run, "--home", home]
-            done = subprocess.run(counted, check=True, capture_output=True, text=True)
-            tree = json.loads(done.stdout.strip().splitlines()[-1])
+            tree = counted(name, models, jobs, run, home)
             cpu, wall = tree["cpu"], tree["wall"]
             folder = Path(os.environ["RETRAIN_ROOT"]) / "steps"
             steps = [len(f.read_text().splitlines()) for f in folder.glob(f"*-{run}.jsonl")]
             if steps != [5] * models:
                 raise SystemExit(f"{name}: {sum(steps)} steps instead of {5 * models}")
             ratio = cpu / found["floor"][number][0] if name != "floor" else 1.0
-            found[name].append((cpu, wall, ratio))
+            found[name].append((cpu, wall, ratio, tree["rss_mb"]))
             print(
                 json.dumps({"who": name, "cpu": round(cpu, 1), "ratio": round(ratio, 2)}),
                 flush=True,
             )
     for name, rows in found.items():
-        cpu, wall, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
-        print(f"{name:<10} {cpu:8.1f} CPU s {wall:8.1f} s {ratio:6.2f} x")
+        cpu, wall, ratio, size = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(f"{name:<10} {cpu:8.1f} CPU s {wall:8.1f} s {ratio:6.2f} x {size:8.0f} MB")
+
+
+def counted(name: str, models: int, jobs: int, run: str, home: str) -> dict[str, float]:
+    """CPU, time by the clock and memory of one of ours, or of a peer, in a process tree of its own."""
+    import measure as process_tree
+
+    command = [sys.executable, __file__, name, "--models", str(models), "--jobs", str(jobs)]
+    command += ["--run", run, "--home", home]
+    environment, folder = {**os.environ, "OMP_NUM_THREADS": "1"}, None
+    if name not in OURS:
+        import bench as peers
+
+        blanks = {"n": str(models), "h": str(models // 2), "run": run}
+        command = [word.format(**blanks) for word in peers.commands(name, "fleet")]
+        environment, folder = {**peers.ENV, "RETRAIN_N": str(models)}, peers.STATE
+    done = subprocess.run(
+        [sys.executable, str(process_tree.__file__), *command],
+        check=True, capture_output=True, text=True, env=environment, cwd=folder,
+    )  # fmt: skip
+    tree: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return tree
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("verb", choices=["fleet", "floor", "dagster", "compare"])
+    parser.add_argument("verb", choices=[*OURS, "compare"])
     parser.add_argument("--models", type=int, default=50)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--run", default="r0")
