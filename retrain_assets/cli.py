@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from retrain_assets.fleet.snapshot import Snapshot
     from retrain_assets.fleet.status import StatusRow
+    from retrain_assets.fleet.terminal import StatusTable
     from retrain_assets.orchestration.platform import Platform
     from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
@@ -825,7 +826,7 @@ def _check_model(model: str, specs: Path) -> None:
         _fail(f"no model named {model} in {specs} or in the ledger; known: {known}")
 
 
-def _print_wide(table: "Table") -> None:
+def _print_wide(table: "Table | StatusTable") -> None:
     from rich.console import Console
 
     # Into a file or a pipe nothing is cut off.

@@ -4,6 +4,7 @@ import io
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from retrain_assets.fleet.status import STATES, StatusRow
@@ -67,6 +68,25 @@ def test_a_full_row_fits_eighty_columns():
     assert len(lines) == 2
     assert lines[1].endswith("0.8123 averag… 2024-02-29 ▁▁▁▁▁▁ 0s")
     assert "…" in lines[1].split()[0]
+
+
+def test_columns_stay_aligned_and_coloured():
+    rows = [StatusRow("a", "failing", newest="2024"), StatusRow("模型", "healthy", newest="2025")]
+    lines = _lines(*rows)
+    first, second = (cell_len(line[: line.index("20")]) for line in lines[1:])
+    assert first == second
+    out = io.StringIO()
+    Console(file=out, width=80, force_terminal=True, color_system="standard").print(
+        status_table(rows, NOW)
+    )
+    assert "\x1b[31mfailing" in out.getvalue()
+    assert "\x1b[32mhealthy" in out.getvalue()
+
+
+def test_a_terminal_that_is_too_narrow_cuts_lines_off():
+    lines = _lines(StatusRow("daily_departures", "retraining", newest="2024-02-29"), width=30)
+    assert len(lines) == 2
+    assert max(map(cell_len, lines)) <= 30
 
 
 @pytest.mark.parametrize("name", ["[bold]x[/bold]", "[/x]"])
