@@ -1,6 +1,6 @@
 """Seconds from a drift report to the first step of the retraining that it asks for, by sensor, with 50 models.
 
-    python bench/fleet/latency.py [--events 9]
+    python bench/fleet/latency.py [--events 9] [--part alone|all]
 
 A real `dagster dev` over the project of the end-to-end test (tests/e2e/fleet_of_50.py): the repository's own
 dagster.yaml, all sensors on, all 50 with champions. An event is a day on which one model drifts; `alone` that
@@ -123,7 +123,8 @@ def table(name: str, found: list[Latency]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=9)
-    wanted = parser.parse_args().events
+    parser.add_argument("--part", choices=["alone", "all", "both"], default="both")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="retrain-latency-") as name:
         folder = Path(name)
         calendar = write_project(folder)
@@ -131,14 +132,14 @@ def main() -> None:
         try:
             server.wait_until_ready()
             with dg.DagsterInstance.from_config(str(server.home / "dagster")) as instance:
-                measure(server, instance, calendar, wanted)
+                measure(server, instance, calendar, asked.events, asked.part)
         finally:
             server.stop()
             server.kill()
 
 
 def measure(
-    server: DevServer, instance: dg.DagsterInstance, calendar: Calendar, wanted: int
+    server: DevServer, instance: dg.DagsterInstance, calendar: Calendar, wanted: int, part: str
 ) -> None:
     began = time.monotonic()
     first_champions(server, instance, calendar)
@@ -150,7 +151,8 @@ def measure(
         drifts[model], alone[model] = [days + 1], days + 1
         calendar.say(days, drifts, alone)
 
-    table("alone", events(server, instance, list(MODELS[:wanted]), for_one))
+    if part != "all":
+        table("alone", events(server, instance, list(MODELS[:wanted]), for_one))
 
     def for_all(model: str) -> None:
         nonlocal days
@@ -159,7 +161,8 @@ def measure(
         calendar.say(days, drifts)
 
     # The first day for all is news to those only that have not had it alone.
-    table("all", events(server, instance, list(MODELS[-wanted:]), for_all))
+    if part != "alone":
+        table("all", events(server, instance, list(MODELS[-wanted:]), for_all))
     share = (busy_seconds() - used) / (time.monotonic() - began) / (os.cpu_count() or 1)
     print(f"processors in use: {share:.0%} of {os.cpu_count()}")
 
