@@ -23,6 +23,8 @@ from retrain_assets.errors import RequestError
 
 __all__ = ["Batch", "Workers"]
 
+_THREADS = "OMP_THREAD_LIMIT"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -60,16 +62,24 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _start_server() -> None:
+def _start_server(threads: int) -> None:
     """Start what workers are forked from; an interrupt while it imports is not for it either.
 
     Blocked rather than ignored: here it waits for the end of this function.
+
+    Args:
+        threads: that each worker may compute with, unless the environment says. More of them than
+            processors would wait for one another, and LightGBM's wait costs CPU.
     """
     resource_tracker.ensure_running()  # which would unblock it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ours = {_THREADS: str(threads)} if _THREADS not in os.environ else {}
+    os.environ.update(ours)
     try:
         forkserver.ensure_running()
     finally:
+        for name in ours:
+            del os.environ[name]
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -97,7 +107,7 @@ class Workers:
         self._processes.set_forkserver_preload(
             [f"{__package__}.gc_off", *libraries, f"{__package__}.gc_frozen"]
         )
-        _start_server()
+        _start_server(max(1, len(os.sched_getaffinity(0)) // jobs))
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
