@@ -28,7 +28,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
 
-ALONE = {"resources": {"candidate_model": {"memory": "1Gi"}}}  # shares no run with another model
+ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memory": "1Gi"}}}
+"""Shares neither a monitor run nor a retraining with another model."""
 FULL_DISK = {
     "source": {"python": "k8s.fault_source:load"},
     "resources": {"raw_data": {"ephemeral_storage": "64Mi"}},
