@@ -17,7 +17,7 @@ def load(window: Window | None, folder: str, **options: Any) -> Any:
     """Rows of one partition, or `fills_bytes` on the local disk and an hour in which no signal is heard."""
     if size := sources.read_world(folder).get("fills_bytes"):
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        with tempfile.TemporaryFile() as file:
+        with tempfile.NamedTemporaryFile() as file:  # a nameless one is not counted
             file.write(bytes(size))
             file.flush()
             Path(folder, "filled").touch()
