@@ -472,6 +472,8 @@ class HostPlatform:
                 "image_pull_policy": "Never",
                 "service_account_name": "default",
                 "instance_config_map": "retrain-instance",
+                # The same share of a busy machine for all of them, also for those that ask for memory.
+                "resources": {"requests": {"cpu": "50m"}},
                 "env_vars": [
                     f"PATH={venv}/bin:/usr/bin:/bin", "HOME=/tmp",
                     *(f"{name}={value}" for name, value in self.variables.items()),
