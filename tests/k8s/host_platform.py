@@ -208,15 +208,18 @@ class Model:
     def champion(self, seconds: float = 600) -> Any:
         """Its champion, once all its runs have ended, and those that Dagster tries again."""
 
-        def goes_on(run: dg.DagsterRun) -> bool:
+        def goes_on(run: dg.DagsterRun, later: list[dg.DagsterRun]) -> bool:
             if run.status != dg.DagsterRunStatus.FAILURE:
                 return not run.is_finished
-            # Dagster notes whether there is another attempt just after the failure itself.
-            retried = run.tags.get("dagster/will_retry", "true") == "true"
-            return retried and "dagster/auto_retry_run_id" not in run.tags
+            # Dagster notes whether there is another attempt just after the failure itself. Where it loses that,
+            # our sensors ask again: a later run is the answer, whoever has asked for it.
+            kind = run.tags.get("retrain/kind")
+            answered = any(other.tags.get("retrain/kind") == kind for other in later)
+            return run.tags.get("dagster/will_retry", "true") == "true" and not answered
 
         def look() -> Any:
-            if any(goes_on(run) for run in self.runs()):
+            runs = self.runs()
+            if any(goes_on(run, runs[number:]) for number, run in enumerate(runs, 1)):
                 return None
             return self.platform.ledger.champion(self.name)
 
