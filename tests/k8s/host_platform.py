@@ -338,9 +338,15 @@ class HostPlatform:
         )
 
     def evict(self, run: dg.DagsterRun) -> None:
-        """Ask the API server to evict the pods of a run, as `kubectl drain` does."""
-        for pod in self.pods(run):
-            self.cluster.evict(self.namespace, pod["metadata"]["name"])
+        """Have the API server evict the pods of a run, as `kubectl drain` does; returns when they are gone."""
+        evicted = {pod["metadata"]["name"] for pod in self.pods(run)}
+        for name in evicted:
+            self.cluster.evict(self.namespace, name)
+
+        def gone() -> bool:
+            return not evicted & {pod["metadata"]["name"] for pod in self.pods(run)}
+
+        wait_until("the evicted pods are gone", 300, gone)
 
     def protect(self, run: dg.DagsterRun) -> None:
         """The budget of k8s/base, for this run alone."""

@@ -204,7 +204,9 @@ def is_deleted_before_it_has_begun(model: Model) -> None:
 def is_evicted(model: Model) -> None:
     """By the eviction API, which asks no budget here; its process has time to say goodbye."""
     model.arrive(hold=[model.name])
-    model.platform.evict(model.held())
+    run = model.held()
+    model.platform.evict(run)  # until the process is gone, which may be deaf for its grace period
+    model.platform.failed(run)
     model.go_on()
 
 
