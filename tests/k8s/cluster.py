@@ -389,6 +389,8 @@ class Deployment:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Data of a GraphQL answer; fails with its errors."""
+        if self._forward is None or self._forward.poll() is not None:
+            self._reach_webserver()  # port-forward ends with its pod, and with the node's kubelet
         request = urllib.request.Request(
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),
