@@ -186,20 +186,32 @@ def _queue(first_model: str) -> str:
 
 
 def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
-    """Queues that have a monitor run which has not ended, or which Dagster is about to try again."""
+    """Queues that have a monitor run which has not ended, or which Dagster is about to try again.
+
+    The reads follow the life of a run, so that one which goes from one state to the next between two
+    of them is in the later one.
+    """
+    found = list(runs_in_progress(instance))
     died = instance.get_runs(
         filters=dg.RunsFilter(
             statuses=[dg.DagsterRunStatus.FAILURE],
             updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
         )
     )
-    retried = [
-        run for run in died if run.tags.get(_WILL_RETRY) == "true" and _RETRIED_BY not in run.tags
+    # Dagster notes whether it will just after the failure.
+    undecided = "true" if instance.run_retries_enabled else "false"
+    found += [
+        run
+        for run in died
+        if _RETRIED_BY not in run.tags and run.tags.get(_WILL_RETRY, undecided) == "true"
     ]
+    if retries := [run.tags[_RETRIED_BY] for run in died if _RETRIED_BY in run.tags]:
+        again = instance.get_runs(filters=dg.RunsFilter(run_ids=retries))
+        found += [run for run in again if not run.is_finished]
     # Not by tag: the database would go through the tags of all monitor runs that ever were.
     return {
         run.tags[Tag.QUEUE]
-        for run in [*runs_in_progress(instance), *retried]
+        for run in found
         if run.tags.get(Tag.KIND) == "monitor" and Tag.QUEUE in run.tags
     }
 

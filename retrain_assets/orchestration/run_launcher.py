@@ -10,6 +10,7 @@ for (`kubernetes`), how often a run is started again (the instance's `run_retrie
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,6 +98,8 @@ class RetrainRunLauncher(K8sRunLauncher):
     def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
         if "OOMKilled" in found:
             return self._killed(run)
+        if why := re.search("Evicted: (.*)", found):
+            return evicted(run, self._running_steps(run), why[1])
         if "FailedScheduling" in found:
             return unschedulable(run)
         if "ErrImage" in found or "ImagePullBackOff" in found:
@@ -173,15 +176,45 @@ def out_of_memory(
         more: what the next attempt asks for; None where it gets the same.
         in_spec: whether the spec asks for memory, where the run's own tags do not say.
     """
-    who = " and ".join(running) or "the run's start"
+    who = _who(running)
     at = f"the limit of {limit} of its pod" if limit else "what its node had left"
-    asked = run.tags.get(Tag.RESOURCES)
-    stage = asked or (running[0].rpartition("/")[2] if running else "candidate_model")
-    verb = "raise" if in_spec or (asked and _asks(run, "memory")) else "set"
+    stage = _asking_stage(run, running)
+    verb = "raise" if in_spec or _asks(run, "memory") else "set"
     return (
         f"{who}: killed for using more memory than {at}; {verb} resources.{stage}.memory in the "
         f"model's spec, or let it read less (train.window).{_next(more)}"
     )
+
+
+def evicted(run: dg.DagsterRun, running: list[str], why: str) -> str:
+    """Whom a node got rid of, why, and what to change in the spec.
+
+    Args:
+        run: of assets of one model or several.
+        running: `model/stage` of the steps that ran.
+        why: what the kubelet's event says.
+    """
+    field = "ephemeral_storage" if "ephemeral" in why else "memory"
+    verb = "raise" if _asks(run, field.replace("_", "-")) else "set"
+    advice = f"{verb} resources.{_asking_stage(run, running)}.{field} in the model's spec"
+    if "low on resource" not in why:
+        return (
+            f"{_who(running)}: evicted for using more local disk than its pod may; {advice}. {why}"
+        )
+    return (
+        f"{_who(running)}: evicted, for its node had too little left for all; {advice} to what it uses: pods "
+        f"that use more than they ask for go first. {why}"
+    )
+
+
+def _who(running: list[str]) -> str:
+    return " and ".join(running) or "the run's start"
+
+
+def _asking_stage(run: dg.DagsterRun, running: list[str]) -> str:
+    """The stage whose resources are the pod's, or would be."""
+    asked = run.tags.get(Tag.RESOURCES)
+    return asked or (running[0].rpartition("/")[2] if running else "candidate_model")
 
 
 def _next(more: str | None) -> str:
@@ -217,5 +250,11 @@ def unschedulable(run: dg.DagsterRun) -> str:
 
 
 def _asks(run: dg.DagsterRun, name: str) -> bool:
+    return name in _limits(run)
+
+
+def _limits(run: dg.DagsterRun) -> Mapping[str, str]:
+    """What the run's own tags limit its container to; empty where the spec asks for nothing."""
     config = json.loads(run.tags.get(K8S_CONFIG, "{}")).get("container_config", {})
-    return name in config.get("resources", {}).get("limits", {})
+    limits: Mapping[str, str] = config.get("resources", {}).get("limits", {})
+    return limits

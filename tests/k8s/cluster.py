@@ -108,15 +108,38 @@ class Cluster:
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", *args, "-o", "json"))["items"]
         return items
 
+    @property
+    def policy_version(self) -> str:
+        """Of budgets and evictions; Kubernetes before 1.21 knows no other."""
+        return "policy/v1beta1" if self.shared else "policy/v1"
+
+    def evict(self, namespace: str, pod: str) -> None:
+        """Ask for the eviction of a pod; fails where a budget forbids it."""
+        metadata = {"name": pod, "namespace": namespace}
+        wanted = {"apiVersion": self.policy_version, "kind": "Eviction", "metadata": metadata}
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/eviction"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(wanted))
+
     @contextmanager
-    def cordoned(self) -> Iterator[None]:
-        """While the block runs no node takes new pods."""
+    def draining(self, selector: str, log: Path) -> Iterator["Drain"]:
+        """`kubectl drain` of all nodes, of the pods that `selector` names; nodes take pods afterwards."""
         nodes = [node["metadata"]["name"] for node in self.get("nodes")]
-        self.kubectl("cordon", *nodes)
+        command = [
+            self.kubectl_path, "--kubeconfig", str(self.kubeconfig), "drain", *nodes,
+            f"--pod-selector={selector}", "--delete-emptydir-data",
+        ]  # fmt: skip
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            yield
+            yield Drain(process, log)
         finally:
-            self.kubectl("uncordon", *nodes)
+            process.terminate()
+            process.wait(30)
+            self.uncordon()
+
+    def uncordon(self) -> None:
+        """All nodes take new pods."""
+        self.kubectl("uncordon", *(node["metadata"]["name"] for node in self.get("nodes")))
 
     def restart_kubelet(self, away_seconds: float) -> None:
         """Kill the node's kubelet and start it again; only where the cluster is `shared`."""
@@ -137,6 +160,23 @@ class Cluster:
             if not mark.exists():
                 subprocess.run([SHARED, "import-image", archive], check=True, capture_output=True)
                 mark.touch()
+
+
+@dataclass(frozen=True)
+class Drain:
+    """A `kubectl drain` that goes on."""
+
+    _process: "subprocess.Popen[bytes]"
+    _log: Path
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def goes_on(self) -> bool:
+        return self._process.poll() is None
+
+    def succeeded(self) -> bool:
+        return self._process.poll() == 0
 
 
 @contextmanager
@@ -216,6 +256,14 @@ class Deployment:
         for name in ("mlflow", "code", "webserver", "daemon", "dashboard"):
             self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=480s")
         self._reach_webserver()
+
+    def serve(self, specs: Mapping[str, str]) -> None:
+        """Other specs, by a rollout of all pods that read them or start pods that do."""
+        self.specs = specs
+        self.cluster.kubectl("apply", "-f", "-", stdin=self.kustomized())
+        self.kubectl("rollout", "restart", "deployment/retrain-daemon")
+        for name in ("code", "daemon", "dashboard"):
+            self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=480s")
 
     @property
     def _addresses(self) -> dict[str, str]:
@@ -341,6 +389,8 @@ class Deployment:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Data of a GraphQL answer; fails with its errors."""
+        if self._forward is None or self._forward.poll() is not None:
+            self._reach_webserver()  # port-forward ends with its pod, and with the node's kubelet
         request = urllib.request.Request(
             f"{self.url}/graphql",
             json.dumps({"query": query, "variables": variables}).encode(),

@@ -1,4 +1,4 @@
-"""Fixtures of the cluster tests: the cluster, and one deployment that a module's tests share."""
+"""Fixtures of the cluster tests: one cluster and one deployment, which all of them share."""
 
 from collections.abc import Iterator
 
@@ -8,13 +8,19 @@ from k8s.cluster import ROOT, Cluster, Deployment
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A cluster whose node has the image of this checkout."""
+def bare_cluster() -> Iterator[Cluster]:
+    """A cluster, without an image of ours."""
     if why := Cluster.missing():
         pytest.skip(why)
     with Cluster.running() as cluster:
-        cluster.import_image()
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(bare_cluster: Cluster) -> Cluster:
+    """A cluster whose node has the image of this checkout."""
+    bare_cluster.import_image()
+    return bare_cluster
 
 
 @pytest.fixture(scope="session")

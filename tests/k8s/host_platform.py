@@ -8,6 +8,7 @@ deployment of k8s/ (`k8s.cluster`).
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 import yaml
 from integration.postgres import PASSWORD, USER
 from k8s.backing import Postgres, free_port
@@ -63,6 +65,16 @@ class Server:
                 )  # fmt: skip
             self._process.wait()
             time.sleep(0.5)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While the block runs it takes connections and answers nothing."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         self._wanted = False
@@ -153,9 +165,20 @@ class Model:
         temporary.write_text(json.dumps(state))
         os.replace(temporary, path)
 
-    def arrive(self, until: int = 6) -> None:
+    def arrive(self, until: int = 6, **changes: Any) -> None:
         """Days of data arrive; six are enough for a first champion."""
-        self.say(partitions=days(1, until))
+        self.say(partitions=days(1, until), **changes)
+
+    def held(self, seconds: float = 600) -> dg.DagsterRun:
+        """Its run, once that waits for the source; asked again, the next one."""
+        waits = self.folder / f"waits-{self.name}"
+        wait_until(f"{self.name} asks its source", seconds, waits.exists)
+        waits.unlink()
+        return self.runs()[-1]
+
+    def go_on(self) -> None:
+        """The source gives what it was asked for."""
+        self.say(hold=[])
 
     def runs(self, kind: str | None = None) -> list[dg.DagsterRun]:
         """Its runs, the oldest first."""
@@ -185,12 +208,18 @@ class Model:
     def champion(self, seconds: float = 600) -> Any:
         """Its champion, once all its runs have ended, and those that Dagster tries again."""
 
-        def goes_on(run: dg.DagsterRun) -> bool:
-            retried = run.tags.get("dagster/will_retry") == "true"
-            return not run.is_finished or (retried and "dagster/auto_retry_run_id" not in run.tags)
+        def goes_on(run: dg.DagsterRun, later: list[dg.DagsterRun]) -> bool:
+            if run.status != dg.DagsterRunStatus.FAILURE:
+                return not run.is_finished
+            # Dagster notes whether there is another attempt just after the failure itself. Where it loses that,
+            # our sensors ask again: a later run is the answer, whoever has asked for it.
+            kind = run.tags.get("retrain/kind")
+            answered = any(other.tags.get("retrain/kind") == kind for other in later)
+            return run.tags.get("dagster/will_retry", "true") == "true" and not answered
 
         def look() -> Any:
-            if any(goes_on(run) for run in self.runs()):
+            runs = self.runs()
+            if any(goes_on(run, runs[number:]) for number, run in enumerate(runs, 1)):
                 return None
             return self.platform.ledger.champion(self.name)
 
@@ -309,16 +338,53 @@ class HostPlatform:
         )
 
     def evict(self, run: dg.DagsterRun) -> None:
-        """Ask the API server to evict the pods of a run, as `kubectl drain` does."""
-        for pod in self.pods(run):
-            name = pod["metadata"]["name"]
-            wanted = {
-                "apiVersion": "policy/v1beta1" if self.cluster.shared else "policy/v1",
-                "kind": "Eviction",
-                "metadata": {"name": name, "namespace": self.namespace},
-            }
-            path = f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction"
-            self.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(wanted))
+        """Have the API server evict the pods of a run, as `kubectl drain` does; returns when they are gone."""
+        evicted = {pod["metadata"]["name"] for pod in self.pods(run)}
+        for name in evicted:
+            self.cluster.evict(self.namespace, name)
+
+        def gone() -> bool:
+            return not evicted & {pod["metadata"]["name"] for pod in self.pods(run)}
+
+        wait_until("the evicted pods are gone", 300, gone)
+
+    def protect(self, run: dg.DagsterRun) -> None:
+        """The budget of k8s/base, for this run alone."""
+        documents = yaml.safe_load_all((ROOT / "k8s/base/disruption-budgets.yaml").read_text())
+        (budget,) = [one for one in documents if one["metadata"]["name"] == "retrain-runs"]
+        budget["apiVersion"] = self.cluster.policy_version
+        budget["spec"]["selector"]["matchLabels"] = {
+            "dagster/run-id": run.run_id
+        }  # and those of k8s/base
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(budget))
+
+        def in_force() -> bool:
+            (found,) = self.cluster.get("-n", self.namespace, "poddisruptionbudgets")
+            return bool(found.get("status", {}).get("currentHealthy") == 1)
+
+        wait_until("the budget counts the run", 120, in_force)
+
+    def failed(self, run: dg.DagsterRun) -> None:
+        """Wait until run monitoring has found out."""
+        wait_until(
+            f"run {run.run_id} has failed",
+            300,
+            lambda: self.run(run.run_id).status == dg.DagsterRunStatus.FAILURE,
+        )
+
+    @contextmanager
+    def nothing_is_promoted(self) -> Iterator[None]:
+        """While the block runs who promotes waits for the ledger; it can be read."""
+        engine = sa.create_engine(self.postgres.url("ledger"), poolclass=sa.NullPool)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE promotions IN EXCLUSIVE MODE")
+            yield
+
+    def restart_database(self, away_seconds: float) -> None:
+        """Stop PostgreSQL, which cuts all connections, and start it again."""
+        self.postgres.stop()
+        time.sleep(away_seconds)
+        self.postgres.start()
 
     def launch(self, job: str, tags: dict[str, str], config: dict[str, Any]) -> None:
         """Start a job by hand."""
@@ -415,6 +481,8 @@ class HostPlatform:
                 "image_pull_policy": "Never",
                 "service_account_name": "default",
                 "instance_config_map": "retrain-instance",
+                # The same share of a busy machine for all of them, also for those that ask for memory.
+                "resources": {"requests": {"cpu": "50m"}},
                 "env_vars": [
                     f"PATH={venv}/bin:/usr/bin:/bin", "HOME=/tmp",
                     *(f"{name}={value}" for name, value in self.variables.items()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from k8s.cluster import IMAGE, Deployment, wait_until
+from k8s.recommenders import fleet_files
 
 from retrain_assets.promotion.ledger import Ledger
 
@@ -195,11 +196,29 @@ def test_a_run_ends_at_the_push_of_a_button(deployed: Deployment, promoted: Prom
     assert deployed.status(run_id) == "CANCELED"
 
 
-def test_the_control_plane_survives_being_restarted(
+def test_a_budget_keeps_one_of_two_webservers(deployed: Deployment) -> None:
+    """An eviction that would leave none is refused; a drain asks again until it is not."""
+    webservers = "app.kubernetes.io/component=webserver"
+    deployed.kubectl("scale", "deployment/retrain-webserver", "--replicas=2")
+    try:
+        deployed.kubectl("rollout", "status", "deployment/retrain-webserver", "--timeout=480s")
+        budget = "poddisruptionbudget/retrain-webserver"
+        wait_until(
+            "the budget counts both", 120,
+            lambda: deployed.kubectl("get", budget, "-o", "jsonpath={.status.currentHealthy}") == "2",
+        )  # fmt: skip
+        pods = deployed.get("pods", "-l", webservers, "--sort-by=.metadata.creationTimestamp")
+        old, new = (pod["metadata"]["name"] for pod in pods)
+        deployed.cluster.evict(deployed.namespace, new)
+        with pytest.raises(AssertionError, match="disruption budget"):
+            deployed.cluster.evict(deployed.namespace, old)
+    finally:
+        deployed.kubectl("scale", "deployment/retrain-webserver", "--replicas=1")
+
+
+def test_other_specs_are_served_by_new_pods_that_know_what_was(
     deployed: Deployment, promoted: Promoted
 ) -> None:
     """Every pod holds nothing: a new one goes on where the old one stopped."""
-    deployed.kubectl("rollout", "restart", "deployment/retrain-code", "deployment/retrain-daemon")
-    for name in ("code", "daemon"):
-        deployed.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=480s")
+    deployed.serve(fleet_files())
     assert deployed.step_output(promoted.monitor["runId"])

@@ -1,9 +1,15 @@
-"""What clusters do to runs, done to them: after each fault the work is finished, once, and nothing is left."""
+"""What clusters do to runs, done to them: after each fault the work is finished, once, and nothing is left.
+
+Faults that hit one run each go on at the same time, behind one another's waiting; those that hit
+every run come after them, one after another. A run waits for its source while a fault is done to it,
+so that no test depends on how fast the machine is.
+"""
 
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -22,17 +28,24 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
 ]
 
-SLOW = {"source": {"python": "k8s.fault_source:load"}}  # raw_data takes as long as a test needs
+ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memory": "1Gi"}}}
+"""Shares neither a monitor run nor a retraining with another model."""
+FULL_DISK = {
+    "source": {"python": "k8s.fault_source:load"},
+    "resources": {"raw_data": {"ephemeral_storage": "64Mi"}},
+}
 GROWING = {"memory": "200Mi", "memory_retry": {"factor": 4, "limit": "2Gi"}}
 MODELS: dict[str, dict[str, Any]] = {
-    "deleted": SLOW,
+    "deleted": ALONE,
+    "early": {"resources": {"raw_data": {"node_selector": {"retrain-test/early": "true"}}}},
+    "evicted": ALONE,
+    "drained": ALONE,
+    "out_of_disk": FULL_DISK,
     "hungry": {"resources": {"candidate_model": {"memory": "200Mi"}}},
-    "cut_off": SLOW,
-    "restarted_database": SLOW,
-    "no_registry": {},
-    "early": {},
-    "evicted": SLOW,
-    "node_agent": SLOW,
+    "cut_off": ALONE,
+    "node_agent": ALONE,
+    "restarted_database": ALONE,
+    "no_registry": ALONE,
     "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
@@ -51,28 +64,76 @@ IMAGELESS = {
 """Tags of a run as a person starts it with a wrong tag of the image."""
 
 BY_THEMSELVES = ("nowhere", "hungry", "gpu_a", "gpu_b", "apart", "growing", "growing_apart")
-"""Models to which nothing has to be done at a moment: they run behind the other tests."""
+"""Models to which nothing has to be done at a moment."""
+
+HELD = ("cut_off", "node_agent", "restarted_database", "no_registry")
+"""Models whose first runs wait for the faults that hit every run."""
+
+NOW = ("--grace-period=0", "--force")
+"""How a pod is deleted whose node has died: its process has no time for a word."""
+
+
+class Faults:
+    """What is done to single runs of a platform while others go on.
+
+    Attributes:
+        platform: whose runs they are.
+    """
+
+    def __init__(self, platform: HostPlatform) -> None:
+        self.platform = platform
+        self._pool = ThreadPoolExecutor()
+        self._going_on: dict[str, Future[None]] = {}
+
+    def begin(self, fault: Callable[[Model], None], name: str) -> None:
+        """Do it to the model of this name, in a thread."""
+        self._going_on[name] = self._pool.submit(fault, self.platform[name])
+
+    def done(self, name: str) -> Model:
+        """The model, once the fault has been done to it; fails where the fault could not be done."""
+        self._going_on[name].result(1200)
+        return self.platform[name]
+
+    def end(self) -> None:
+        """No more of it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostPlatform]:
-    if why := Cluster.missing():
-        pytest.skip(why)
+def running(
+    bare_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[HostPlatform]:
     folder = tmp_path_factory.mktemp("faults")
     database = folder / "empty.db"
     MlflowRegistry(f"sqlite:///{database}").all_aliases()
-    with Cluster.running() as cluster:
-        running = HostPlatform(cluster, folder, database, MODELS)
-        try:
-            running.start()
-            running.launch("retrain_now", IMAGELESS, ask_for("deleted"))
-            for name in BY_THEMSELVES:
-                running[name].arrive(
-                    until=7
-                )  # other days than the others': a monitor run of their own
-            yield running
-        finally:
-            running.remove()
+    platform = HostPlatform(bare_cluster, folder, database, MODELS)
+    try:
+        platform.start()
+        yield platform
+    finally:
+        platform.remove()
+
+
+@pytest.fixture(scope="module")
+def faults(running: HostPlatform) -> Iterator[Faults]:
+    """Those of single runs, begun."""
+    found = Faults(running)
+    for name in (*BY_THEMSELVES, *HELD):
+        running[name].arrive(hold=[name] if name in HELD else [])
+    found.begin(is_deleted_in_every_phase, "deleted")
+    found.begin(is_deleted_before_it_has_begun, "early")
+    found.begin(is_evicted, "evicted")
+    found.begin(is_drained, "drained")
+    found.begin(fills_its_disk, "out_of_disk")
+    running.launch("retrain_now", IMAGELESS, ask_for("deleted"))
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def platform(faults: Faults) -> HostPlatform:
+    """The platform, on which everything has begun."""
+    return faults.platform
 
 
 def ask_for(model: str) -> dict[str, Any]:
@@ -94,55 +155,122 @@ def promoted_once(model: Model) -> None:
     assert asked <= on_record, "a decision is lost"
 
 
-def test_a_deleted_pod_is_a_failed_run_that_is_started_again(platform: HostPlatform) -> None:
-    model = platform["deleted"]
-    model.say(seconds=4)
-    model.arrive()
-    for stage, attempt in (("raw_data", 1), ("candidate_model", 1), ("promoted_model", 1)):
-        platform.delete_pod(model.started(stage, attempt), "--grace-period=0", "--force")
+def failures(model: Model, kind: str) -> int:
+    """How many of its runs have failed; the others have succeeded, whoever has started them again.
+
+    Dagster loses a retry where it looks between the event of a failure and the state that follows; our
+    sensors then ask again after two minutes.
+    """
+    found = Counter(run.status for run in model.runs(kind))
+    assert set(found) <= {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}
+    return found[dg.DagsterRunStatus.FAILURE]
+
+
+# -- faults of single runs -------------------------------------------------------------------------
+
+
+def is_deleted_in_every_phase(model: Model) -> None:
+    """While it reads, while it trains, while it promotes."""
+    platform = model.platform
+    model.arrive(hold=[model.name])
+    platform.delete_pod(model.held(), *NOW)
+    model.held()
+    with platform.mlflow.frozen():  # the training waits for it
+        model.go_on()
+        training = model.started("candidate_model")
+        platform.delete_pod(training, *NOW)
+        platform.failed(training)
+    with platform.nothing_is_promoted():
+        promoting = model.started("promoted_model")
+        assert promoting.run_id != training.run_id
+        platform.delete_pod(promoting, *NOW)
+        platform.failed(promoting)
+
+
+def is_deleted_before_it_has_begun(model: Model) -> None:
+    """First while no node takes it, then while its process is starting, or just has."""
+    platform = model.platform
+    model.arrive(hold=[model.name])
+    platform.delete_pod(model.in_pod("Pending"))
+    platform.cluster.kubectl("label", "node", "--all", "retrain-test/early=true")
+    try:
+        platform.delete_pod(model.in_pod("Running"), *NOW)
+        model.go_on()
+        model.started("drift_report")
+    finally:
+        platform.cluster.kubectl("label", "node", "--all", "retrain-test/early-")
+
+
+def is_evicted(model: Model) -> None:
+    """By the eviction API, which asks no budget here; its process has time to say goodbye."""
+    model.arrive(hold=[model.name])
+    run = model.held()
+    model.platform.evict(run)  # until the process is gone, which may be deaf for its grace period
+    model.platform.failed(run)
+    model.go_on()
+
+
+def is_drained(model: Model) -> None:
+    """As before an upgrade of the node, with a budget for this run like that of k8s/base for all."""
+    platform = model.platform
+    model.arrive(hold=[model.name])
+    run = model.held()
+    selector = f"dagster/run-id={run.run_id}"
+    platform.protect(run)
+    with platform.cluster.draining(selector, platform.folder / "drain.log") as drain:
+        wait_until("the drain waits", 120, lambda: "disruption budget" in drain.said())
+        platform.cluster.uncordon()  # other runs go on
+        assert drain.goes_on()
+        model.go_on()
+        wait_until("the node is drained", 600, lambda: not drain.goes_on())
+        assert drain.succeeded(), drain.said()
+    assert platform.run(run.run_id).status == dg.DagsterRunStatus.SUCCESS
+
+
+def fills_its_disk(model: Model) -> None:
+    """With more than the spec asks for, by code that hears no signal, as compiled code does not."""
+    model.arrive(fills_bytes=128 * 2**20)
+    wait_until("its disk is full", 600, (model.folder / "filled").exists)
+    model.say(fills_bytes=0)  # which the next attempt reads
+
+
+def test_a_deleted_pod_is_a_failed_run_that_is_started_again(faults: Faults) -> None:
+    model = faults.done("deleted")
     promoted_once(model)
-    assert len(model.runs("monitor")) == 2
-    assert len(model.runs("retrain")) == 3
+    assert failures(model, "monitor") == 1
+    assert failures(model, "retrain") == 2
 
 
 def test_a_pod_that_is_deleted_before_its_run_has_begun_costs_no_more_than_another_pod(
-    platform: HostPlatform,
+    faults: Faults,
 ) -> None:
-    """First while no node has taken it, then while its process is starting."""
-    model = platform["early"]
-    with platform.cluster.cordoned():
-        model.arrive()
-        run = model.in_pod("Pending")
-        platform.delete_pod(run)
-    model.in_pod("Running")
-    assert model.runs()[0].status == dg.DagsterRunStatus.STARTING
-    platform.delete_pod(run, "--grace-period=0", "--force")
+    model = faults.done("early")
     promoted_once(model)
     assert len(model.runs("monitor")) <= 2
 
 
-def test_an_evicted_run_is_started_again(platform: HostPlatform) -> None:
-    """By the eviction API, as a drained node does; its process has time to say goodbye."""
-    model = platform["evicted"]
-    model.say(seconds=12)
-    model.arrive()
-    platform.evict(model.started("raw_data"))
+def test_an_evicted_run_is_started_again(faults: Faults) -> None:
+    model = faults.done("evicted")
     promoted_once(model)
-    first, second = model.runs("monitor")
-    assert first.status == dg.DagsterRunStatus.FAILURE
-    assert second.status == dg.DagsterRunStatus.SUCCESS
+    assert failures(model, "monitor") == 1
 
 
-def test_a_restarted_kubelet_leaves_runs_alone(platform: HostPlatform) -> None:
-    if not platform.cluster.shared:
-        pytest.skip("only the kubelet of ../shared/kube is ours to stop")
-    model = platform["node_agent"]
-    model.say(seconds=15)
-    model.arrive()
-    model.started("raw_data")
-    platform.cluster.restart_kubelet(away_seconds=10)
+def test_a_drain_waits_for_the_end_of_a_run(faults: Faults) -> None:
+    model = faults.done("drained")
     promoted_once(model)
-    assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
+    assert len(model.runs("monitor")) == 1
+
+
+def test_a_run_that_its_node_evicts_says_what_to_change_and_is_started_again(
+    faults: Faults,
+) -> None:
+    """By the kubelet: no budget is asked, the pod is Failed with the reason Evicted."""
+    model = faults.done("out_of_disk")
+    promoted_once(model)
+    assert failures(model, "monitor") == 1
+    text = model.platform.failure(model.runs("monitor")[0])
+    assert "out_of_disk/raw_data: evicted for using more local disk than its pod may" in text
+    assert "raise resources.raw_data.ephemeral_storage" in text
 
 
 def test_being_killed_for_memory_says_what_to_change_and_is_not_repeated_for_ever(
@@ -187,47 +315,6 @@ def test_a_step_that_was_killed_for_memory_in_its_own_pod_says_so_and_is_tried_a
     assert "By its memory_retry the next attempt asks for 800Mi" in text
 
 
-def test_an_api_server_that_is_away_for_a_minute_fails_no_healthy_run(
-    platform: HostPlatform,
-) -> None:
-    model = platform["cut_off"]
-    model.say(seconds=12)
-    model.arrive()
-    model.started("raw_data")
-    with platform.link.cut():
-        time.sleep(60)
-    promoted_once(model)
-    assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
-
-
-def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
-    model = platform["restarted_database"]
-    model.say(seconds=5)
-    model.arrive()
-    model.started("raw_data")
-    platform.postgres.stop()
-    time.sleep(3)
-    platform.postgres.start()
-    model.started("candidate_model")
-    platform.postgres.stop()
-    time.sleep(3)
-    platform.postgres.start()
-    promoted_once(model)
-
-
-def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
-    model = platform["no_registry"]
-    model.arrive()
-    model.started("drift_report")
-    platform.mlflow.stop()
-    try:
-        model.started("candidate_model")
-        time.sleep(8)
-    finally:
-        platform.mlflow.start()
-    promoted_once(model)
-
-
 def test_gpus_are_shared_by_waiting_in_the_queue(platform: HostPlatform) -> None:
     spans = []
     for name in ("gpu_a", "gpu_b"):
@@ -253,6 +340,54 @@ def test_a_step_that_isolates_itself_gets_a_pod_of_its_own(platform: HostPlatfor
         return len(entries)
 
     assert (pods(monitor), pods(retrain)) == (0, 2)
+
+
+# -- faults that hit every run ---------------------------------------------------------------------
+
+
+def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no_healthy_run(
+    platform: HostPlatform,
+) -> None:
+    models = [platform["cut_off"], platform["node_agent"]]
+    for model in models:
+        model.held()
+    with platform.link.cut():
+        back = time.monotonic() + 60
+        if platform.cluster.shared:  # another's kubelet is not ours to stop
+            platform.cluster.restart_kubelet(away_seconds=10)
+        time.sleep(max(0.0, back - time.monotonic()))
+    for model in models:
+        model.go_on()
+    for model in models:
+        promoted_once(model)
+        assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
+
+
+def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
+    model = platform["no_registry"]
+    model.held()
+    platform.mlflow.stop()
+    try:
+        model.go_on()
+        model.started("candidate_model")
+        assert model.runs("monitor")[0].status == dg.DagsterRunStatus.SUCCESS
+        time.sleep(8)
+    finally:
+        platform.mlflow.start()
+    promoted_once(model)
+
+
+def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
+    model = platform["restarted_database"]
+    model.held()
+    platform.restart_database(away_seconds=3)
+    model.go_on()
+    model.started("candidate_model")
+    platform.restart_database(away_seconds=3)
+    promoted_once(model)
+
+
+# -- what needed the longest -----------------------------------------------------------------------
 
 
 def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform) -> None:

@@ -1,58 +1,34 @@
-"""A fleet of recommenders asks for its first training at once, on a node with two GPUs.
-
-Eight of the fifty of model_specs/recommenders.yaml, four of them with a GPU; all fifty with
-RETRAIN_K8S_FLEET=50.
-"""
+"""A fleet of recommenders asks for its first training at once, on a node with two GPUs."""
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from k8s.backing import ObjectStore, Postgres
-from k8s.cluster import ROOT, Cluster, Deployment, wait_until
+from k8s.cluster import ROOT, Deployment, wait_until
+from k8s.recommenders import SIZE, fleet, fleet_files
 
 from retrain_assets.promotion.ledger import Ledger
 
-EXAMPLE = ROOT / "model_specs/recommenders.yaml"
 pytestmark = [
     pytest.mark.k8s,
     pytest.mark.timeout(4000),
 ]
 
-SIZE = int(os.environ.get("RETRAIN_K8S_FLEET", "8"))
 SECONDS = 300 + 60 * SIZE  # a machine with nothing else to do takes 17 s per model
 GPUS = 2
 
 
-def fleet() -> dict[str, Any]:
-    """The first SIZE of the example's models, all of which have two weeks of data."""
-    found: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())
-    found["template"]["source"]["options"] |= {"opens": 0, "seconds_per_day": 1_000_000}
-    found["for_each"] = found["for_each"][:SIZE]
-    return found
-
-
 @pytest.fixture(scope="module")
-def fleet_deployed(cluster: Cluster) -> Iterator[Deployment]:
-    postgres, store = Postgres(cluster.host), ObjectStore(cluster.host)
-    deployment = Deployment(
-        cluster, "retrain-fleet", 78, postgres, store,
-        {"RETRAIN_AUTOMATION": "false"}, {"recommenders.yaml": yaml.safe_dump(fleet())},
-    )  # fmt: skip
-    try:
-        deployment.apply()
-        yield deployment
-    finally:
-        deployment.remove()
-        store.remove()
-        postgres.remove()
+def fleet_deployed(deployed: Deployment) -> Deployment:
+    """The deployment with the fleet's specs alone, and no sensor that is on."""
+    if deployed.specs != fleet_files():
+        deployed.serve(fleet_files())
+    return deployed
 
 
 def lived(pod: dict[str, Any]) -> tuple[datetime, datetime]:
@@ -100,12 +76,12 @@ def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitte
     with_gpu = [row for row in fleet()["for_each"] if row.get("resources.candidate_model.gpu")]
     ledger = Ledger(fleet_deployed.postgres.url("ledger"))
     waited: set[str] = set()
-    began = time.monotonic()
+    began, began_at = time.monotonic(), time.time()
     fleet_deployed.automate("arrivals", True)
     fleet_deployed.automate("freshness_sensor", True)
 
     def all_have_a_champion() -> bool:
-        runs = fleet_deployed.runs()
+        runs = [run for run in fleet_deployed.runs() if run["creationTime"] >= began_at]
         waited.update(wait_for_a_gpu(fleet_deployed))
         failed = [run for run in runs if run["status"] == "FAILURE"]
         assert not failed, fleet_deployed.step_output(failed[0]["runId"])
@@ -116,7 +92,9 @@ def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitte
     print(
         f"{SIZE} champions after {time.monotonic() - began:.0f} s; {len(waited)} waited for a GPU"
     )
-    pods = wait_until("every pod of a run has ended", 120, lambda: ended_pods(fleet_deployed))
+    for sensor in ("arrivals", "freshness_sensor"):
+        fleet_deployed.automate(sensor, False)
+    pods = wait_until("every pod of a run has ended", 300, lambda: ended_pods(fleet_deployed))
     spans = [lived(pod) for pod in pods if gpus(pod)]
     assert len(spans) == len(with_gpu)
     assert 1 <= most_at_a_time(spans) <= GPUS
@@ -134,7 +112,8 @@ def test_status_works_from_outside_the_cluster(fleet_deployed: Deployment, tmp_p
     (tmp_path / "dagster.yaml").write_text((ROOT / "k8s/base/dagster.yaml").read_text())
     specs = tmp_path / "specs"
     specs.mkdir()
-    (specs / "recommenders.yaml").write_text(yaml.safe_dump(fleet()))
+    for name, content in fleet_files().items():
+        (specs / name).write_text(content)
     done = subprocess.run(
         [sys.executable, "-m", "retrain_assets.cli", "status", "--json", "--specs", str(specs)],
         env={**os.environ, **fleet_deployed.environment(), "DAGSTER_HOME": str(tmp_path)},

@@ -10,8 +10,8 @@ pytestmark = pytest.mark.k8s
 
 
 @pytest.fixture(params=["local", "production", "gpu"])
-def objects(request: pytest.FixtureRequest, cluster: Cluster) -> list[dict[str, Any]]:
-    text = cluster.kubectl("kustomize", str(ROOT / "k8s/overlays" / request.param))
+def objects(request: pytest.FixtureRequest, bare_cluster: Cluster) -> list[dict[str, Any]]:
+    text = bare_cluster.kubectl("kustomize", str(ROOT / "k8s/overlays" / request.param))
     return list(yaml.safe_load_all(text))
 
 

@@ -1,11 +1,13 @@
 """A partition whose monitor run failed is asked for again: soon, then ever later, then no more."""
 
 import json
+from collections.abc import Sequence
 
+import dagster as dg
 import pytest
 from orchestration.harness import World, day, days, succeeded
 
-from retrain_assets.orchestration import deciding
+from retrain_assets.orchestration import arrivals, deciding
 from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
 from retrain_assets.orchestration.keys import retrain_keys
 
@@ -48,6 +50,42 @@ def test_a_run_that_dagster_is_about_to_try_again_is_not_asked_for_beside_it(wor
     world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "true"})
     assert asked_for(world) == []
     world.instance.add_run_tags(died.run_id, {"dagster/auto_retry_run_id": "ended since"})
+    assert asked_for(world) == [(day(1), day(2)), (day(4), day(6))]
+
+
+def test_a_run_that_fails_or_is_tried_again_while_a_tick_reads_is_not_asked_for_beside_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster notes that a run will be tried again after its failure, and by which run after that has begun."""
+    world.add()
+    world.say(bad={"churn": [day(3)]})
+    world.ingest(*days(1, 6))
+    (died,) = world.instance.get_runs()
+    read = arrivals.runs_in_progress
+
+    def is_tried_again(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
+        found = read(instance)
+        again = dg.DagsterRun("__ASSET_JOB", tags=died.tags, status=dg.DagsterRunStatus.STARTED)
+        instance.add_run(again)
+        tags = {"dagster/will_retry": "true", "dagster/auto_retry_run_id": again.run_id}
+        instance.add_run_tags(died.run_id, tags)
+        return found
+
+    monkeypatch.setattr(arrivals, "runs_in_progress", is_tried_again)
+    assert asked_for(world) == []
+
+
+def test_a_failed_run_of_which_dagster_has_not_said_whether_it_tries_again_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    world.say(bad={"churn": [day(3)]})
+    world.ingest(*days(1, 6))
+    (died,) = world.instance.get_runs()
+    assert "dagster/will_retry" not in died.tags, "retries are off in this instance"
+    monkeypatch.setattr(type(world.instance), "run_retries_enabled", True)
+    assert asked_for(world) == []
+    world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "false"})
     assert asked_for(world) == [(day(1), day(2)), (day(4), day(6))]
 
 

@@ -132,3 +132,36 @@ def test_a_run_that_was_killed_for_memory_leaves_its_successor_more(
     noted = launcher._instance.get_run_by_id(run.run_id)
     assert noted is not None
     assert json.loads(noted.tags[Tag.MEMORY]) == {"churn__candidate_model": "2048Mi"}
+
+
+@pytest.mark.parametrize(
+    ("event", "advice"),
+    [
+        (
+            "Pod ephemeral local storage usage exceeds the total limit of containers 64Mi. ",
+            "evicted for using more local disk than its pod may; raise "
+            "resources.candidate_model.ephemeral_storage in the model's spec.",
+        ),
+        (
+            "The node was low on resource: memory. Container dagster was using 900Mi, which exceeds its request of 0.",
+            "evicted, for its node had too little left for all; set resources.candidate_model.memory",
+        ),
+    ],
+)
+def test_a_run_that_its_node_evicted_says_what_to_change(
+    launchers: dict[str, K8sRunLauncher],
+    monkeypatch: pytest.MonkeyPatch,
+    event: str,
+    advice: str,
+) -> None:
+    launcher = launchers["ours"]
+    asked = {"container_config": {"resources": {"limits": {"ephemeral-storage": "64Mi"}}}}
+    run = run_of(**{K8S_CONFIG: json.dumps(asked), Tag.RESOURCES: "candidate_model"})
+    launcher._instance.add_run(run)
+    said = (
+        f"Pod status: Failed: {event}\n\nWarning events for pod:\nEvicted: {event}\nUnhealthy: no"
+    )
+    for name, answer in (("get_pod_names_in_job", ["pod"]), ("get_pod_debug_info", said)):
+        monkeypatch.setattr(launcher._api_client, name, lambda *_, answer=answer, **__: answer)
+    text = str(launcher.get_run_worker_debug_info(run))
+    assert text.startswith(f"the run's start: {advice}")
