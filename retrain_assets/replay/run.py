@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Replay", "Stage", "replay"]
 
-_EVEN_MODELS = 12
+_EVEN_MODELS = 24
 """Models, evenly over time, that are scored on all later partitions, for hindsight and staleness."""
 
 _STALE_SECONDS = 3600.0
@@ -207,9 +207,7 @@ def _result(stage: _Stage, walks: dict[str, list[Walk]], keys: Sequence[str]) ->
     most = int(max(one.retrainings for one in figures))
     offered = _offered(even, known, [one for found in walks.values() for one in found], keys, sign)
     frontier = oracle_frontier(offered.values, counted, offered.starts, offered.ends, most)
-    curve, age, matters = _staleness(
-        known, counted, _starts([one.partition for one in even], keys), sign * level
-    )
+    curve, age, matters = _staleness(offered.values, counted, offered.starts, sign * level)
     trained = stage.trainings.known
     return Result(
         model=spec.name,

@@ -3,8 +3,8 @@
 Belongs here: the curve and the suggestion, from values of several models on the same partitions. Does
 not: training or scoring.
 
-A model of age a is compared with the youngest model there is, on the same partition, since partitions
-differ in how hard they are. The excess loss of all models whose age falls into the same span is averaged,
+A model of age a is compared with the youngest model whose value is known on the same partition, since
+partitions differ in how hard they are. The excess loss of all models whose age falls into the same span is averaged,
 first over the partitions of a model, then over models; the interval is Student's t over models, which
 are taken as independent (they overlap in training rows and partitions, so it is somewhat too narrow).
 """
@@ -55,7 +55,7 @@ def staleness_curve(
 
     Args:
         values: of each model on each partition, larger is better, shape (models, partitions); nan
-            where there is none.
+            where there is none, or it is not known.
         weights: of each partition, shape (partitions,).
         starts: the first partition that each model could serve, ascending, shape (models,).
         span: ages that are joined to one.
@@ -64,8 +64,9 @@ def staleness_curve(
         Spans for which there is any model, youngest first.
     """
     models, partitions = values.shape
-    newest = np.searchsorted(starts, np.arange(partitions), side="right") - 1
-    fresh = np.where(newest >= 0, values[newest, np.arange(partitions)], np.nan)
+    known = np.isfinite(values) & (starts[:, None] <= np.arange(partitions))
+    newest = models - 1 - np.argmax(known[::-1], axis=0)
+    fresh = np.where(known.any(axis=0), values[newest, np.arange(partitions)], np.nan)
     spans: list[list[float]] = [[] for _ in range(-(-partitions // span))]
     for model in range(models):
         served = np.arange(starts[model], partitions)

@@ -46,3 +46,17 @@ def test_too_few_models_of_an_age_have_no_interval() -> None:
     curve = staleness_curve(values, weights, starts, span=10)
     assert all((age.low is None) == (age.models < MIN_MODELS) for age in curve)
     assert curve[-1].models == 1
+
+
+def test_a_model_is_compared_with_the_youngest_whose_value_is_known() -> None:
+    """The third model served two partitions only: after them the second is the youngest again."""
+    nan = np.nan
+    values = np.array([[1.0] * 8, [nan, nan, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0],
+                       [nan, nan, nan, nan, 7.0, 7.0, nan, nan]])  # fmt: skip
+    curve = staleness_curve(values, np.ones(8), np.array([0, 2, 4]), span=2)
+    assert [(age.first, age.loss, age.models) for age in curve] == [
+        (1, 0.0, 3),
+        (3, pytest.approx((2.0 + 4.0) / 2), 2),
+        (5, pytest.approx((6.0 + 0.0) / 2), 2),
+        (7, 2.0, 1),
+    ]
