@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from retrain_assets.data.tables import PARTITION_COLUMN
@@ -20,6 +21,8 @@ from retrain_assets.training.encoding import encode_target, has_target
 from retrain_assets.training.evaluation import CANDIDATE, Evaluation, ranking_groups
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from retrain_assets.replay.history import History
     from retrain_assets.training.encoding import ColumnEncoding, Encoding
     from retrain_assets.training.model import TabularModel
@@ -98,6 +101,7 @@ class _Block:
         self._places = {
             key: slice(*span) for key, *span in zip(keys, ends[:-1], ends[1:], strict=True)
         }
+        self._series: dict[str, pd.Series[Any]] = {}
         self._columns: dict[ColumnEncoding, FloatArray] = {}
         self._targets: dict[Any, NDArray[Any]] = {}
 
@@ -131,8 +135,17 @@ class _Block:
 
     def _encoded(self, column: "ColumnEncoding") -> FloatArray:
         if column not in self._columns:
-            self._columns[column] = column.encode(self._rows.column(column.name).to_pandas())
+            self._columns[column] = column.encode(self._raw(column.name))
         return self._columns[column]
+
+    def _raw(self, name: str) -> "pd.Series[Any]":
+        """A column as pandas has it; of texts, each distinct one once."""
+        if name not in self._series:
+            found = self._rows.column(name)
+            if pa.types.is_string(found.type) or pa.types.is_large_string(found.type):
+                found = found.dictionary_encode()
+            self._series[name] = found.to_pandas()
+        return self._series[name]
 
     def _target(self, model: "TabularModel") -> NDArray[Any]:
         way = (model.target, model.task, model.classes)

@@ -84,9 +84,13 @@ class ColumnEncoding:
         if isinstance(self.values[0], str):
             if pd.api.types.is_numeric_dtype(column.dtype):
                 raise TypeError("numbers where text is expected")
-            codes = pd.Index(self.values, dtype=object).get_indexer(
-                pd.Index(column.astype(object), dtype=object)
-            )
+            index = pd.Index(self.values, dtype=object)
+            if isinstance(column.dtype, pd.CategoricalDtype):
+                # Each distinct text is looked up once; the last place is that of nulls.
+                known = index.get_indexer(pd.Index(column.cat.categories, dtype=object))
+                codes = np.append(known, -1)[column.cat.codes.to_numpy()]
+            else:
+                codes = index.get_indexer(pd.Index(column.astype(object), dtype=object))
         else:
             codes = pd.Index(self.values, dtype=np.float64).get_indexer(pd.Index(_numbers(column)))
         return np.where(codes < 0, np.nan, codes)

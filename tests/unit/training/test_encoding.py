@@ -71,8 +71,8 @@ def test_unseen_categories_and_nulls_are_missing():
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
 def test_text_is_the_same_in_every_pandas_type(dtype):
     encoding = fitted(carrier=["DL", "AA"])
-    frame = pd.DataFrame({"carrier": pd.Series(["DL", None, "AA"], dtype=dtype)})
-    np.testing.assert_array_equal(encoding.matrix(frame)[:, 0], [1, np.nan, 0])
+    frame = pd.DataFrame({"carrier": pd.Series(["DL", None, "AA", "ZZ"], dtype=dtype)})
+    np.testing.assert_array_equal(encoding.matrix(frame)[:, 0], [1, np.nan, 0, np.nan])
 
 
 def test_number_categories_are_found_as_integers_and_as_floats():
