@@ -7,6 +7,7 @@ FOLDER. The access key is `retrain:tests`. Prints `ready` when it answers.
 
 import os
 import sys
+import time as clock
 
 import eventlet
 import eventlet.wsgi
@@ -29,6 +30,10 @@ def main(address: str, port: int, folder: str) -> None:
     conf = {
         "devices": devices, "mount_check": "false", "swift_dir": folder, "fallocate_reserve": "0",
         "disable_fallocate": "true", "log_level": "WARNING",
+        # One thread does all of it and waits for the disk too: with Swift's half a second a busy machine
+        # loses a connection to itself, and the bucket "does not exist" for a moment.
+        "conn_timeout": "20", "node_timeout": "60", "recoverable_node_timeout": "60",
+        "error_suppression_limit": "1000",
     }  # fmt: skip
     # The listening sockets come first: the rings hold their ports.
     storage = {
@@ -74,17 +79,23 @@ class Cache:
         self.values: dict = {}
 
     def get(self, key, raise_on_error=False):
-        return self.values.get(key)
+        value, until = self.values.get(key, (None, 0.0))
+        return value if _now() < until else None
 
-    def set(self, key, value, **_options) -> None:
-        self.values[key] = value
+    def set(self, key, value, time=0, **_options) -> None:
+        self.values[key] = (value, _now() + time if time else float("inf"))
 
     def delete(self, key, server_key=None) -> None:
         self.values.pop(key, None)
 
     def incr(self, key, delta=1, time=0) -> int:
-        self.values[key] = self.values.get(key, 0) + delta
-        return self.values[key]
+        value = (self.get(key) or 0) + delta
+        self.set(key, value, time)
+        return value
+
+
+def _now() -> float:
+    return clock.time()
 
 
 def cached(app):
