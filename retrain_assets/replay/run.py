@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Replay", "Stage", "replay"]
 
-_EVEN_MODELS = 24
+_EVEN_MODELS = 12
 """Models, evenly over time, that are scored on all later partitions, for hindsight and staleness."""
 
 _STALE_SECONDS = 3600.0
