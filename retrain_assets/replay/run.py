@@ -41,6 +41,9 @@ __all__ = ["Replay", "Stage", "replay"]
 _EVEN_MODELS = 12
 """Models, evenly over time, that are scored on all later partitions, for hindsight and staleness."""
 
+_SPANS = 40
+"""At most so many points of the staleness curve: old ages are known of few models."""
+
 _STALE_SECONDS = 3600.0
 
 Stage = Callable[[str, int, int], object]
@@ -300,9 +303,9 @@ def _starts(trained_for: Sequence[str], keys: Sequence[str]) -> NDArray[np.int64
 def _staleness(
     table: FloatArray, weights: FloatArray, starts: NDArray[np.int64], level: FloatArray
 ) -> "tuple[list[Age], int | None, float]":
-    """The curve over spans as long as the models are apart."""
-    gaps = np.diff(starts)
-    span = max(int(np.median(gaps)), 1) if len(gaps) else max(table.shape[1], 1)
+    """The curve over spans as long as the models are apart, `_SPANS` of them at most."""
+    gaps, partitions = np.diff(starts), table.shape[1]
+    span = max(int(np.median(gaps)), partitions // _SPANS, 1) if len(gaps) else max(partitions, 1)
     curve = staleness_curve(table, weights, starts, span)
     matters = MATTERS * float(np.nanmean(np.abs(level)))
     return curve, suggested_age(curve, matters), matters
