@@ -31,6 +31,15 @@ def age(world: World, seconds: float) -> None:
     world.loop.cursors["arrivals"] = json.dumps(cursor)
 
 
+def one_that_failed(world: World) -> dg.DagsterRun:
+    """The run of six days of which the third is bad."""
+    world.add()
+    world.say(bad={"churn": [day(3)]})
+    world.ingest(*days(1, 6))
+    (died,) = world.instance.get_runs()
+    return died
+
+
 def test_the_good_days_around_a_bad_one_go_on_without_it(world: World) -> None:
     world.add()
     world.say(bad={"churn": [day(3)]})
@@ -43,10 +52,7 @@ def test_the_good_days_around_a_bad_one_go_on_without_it(world: World) -> None:
 
 
 def test_a_run_that_dagster_is_about_to_try_again_is_not_asked_for_beside_it(world: World) -> None:
-    world.add()
-    world.say(bad={"churn": [day(3)]})
-    world.ingest(*days(1, 6))
-    (died,) = world.instance.get_runs()
+    died = one_that_failed(world)
     world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "true"})
     assert asked_for(world) == []
     world.instance.add_run_tags(died.run_id, {"dagster/auto_retry_run_id": "ended since"})
@@ -57,10 +63,7 @@ def test_a_run_that_fails_or_is_tried_again_while_a_tick_reads_is_not_asked_for_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dagster notes that a run will be tried again after its failure, and by which run after that has begun."""
-    world.add()
-    world.say(bad={"churn": [day(3)]})
-    world.ingest(*days(1, 6))
-    (died,) = world.instance.get_runs()
+    died = one_that_failed(world)
     read = arrivals.runs_in_progress
 
     def is_tried_again(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
@@ -78,10 +81,7 @@ def test_a_run_that_fails_or_is_tried_again_while_a_tick_reads_is_not_asked_for_
 def test_a_failed_run_of_which_dagster_has_not_said_whether_it_tries_again_is_waited_for(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.add()
-    world.say(bad={"churn": [day(3)]})
-    world.ingest(*days(1, 6))
-    (died,) = world.instance.get_runs()
+    died = one_that_failed(world)
     assert "dagster/will_retry" not in died.tags, "retries are off in this instance"
     monkeypatch.setattr(type(world.instance), "run_retries_enabled", True)
     assert asked_for(world) == []
