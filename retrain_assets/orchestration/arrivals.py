@@ -25,6 +25,7 @@ from retrain_assets.orchestration.keys import (
 )
 from retrain_assets.orchestration.kubernetes import run_tags
 from retrain_assets.orchestration.observe import runs_in_progress
+from retrain_assets.orchestration.retries import RETRIED_BY, awaits_retry
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
 _RETRIED_WITHIN = timedelta(minutes=2)
 """How long after the death of a run's process Dagster's own retry (`run_retries`) is waited for."""
-_WILL_RETRY, _RETRIED_BY = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
 @dataclass(frozen=True)
@@ -198,14 +198,8 @@ def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
             updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
         )
     )
-    # Dagster notes whether it will just after the failure.
-    undecided = "true" if instance.run_retries_enabled else "false"
-    found += [
-        run
-        for run in died
-        if _RETRIED_BY not in run.tags and run.tags.get(_WILL_RETRY, undecided) == "true"
-    ]
-    if retries := [run.tags[_RETRIED_BY] for run in died if _RETRIED_BY in run.tags]:
+    found += [run for run in died if awaits_retry(run, instance)]
+    if retries := [run.tags[RETRIED_BY] for run in died if RETRIED_BY in run.tags]:
         again = instance.get_runs(filters=dg.RunsFilter(run_ids=retries))
         found += [run for run in again if not run.is_finished]
     # Not by tag: the database would go through the tags of all monitor runs that ever were.

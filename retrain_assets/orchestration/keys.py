@@ -94,6 +94,7 @@ class Tag:
     MEMORY = "retrain/memory"
     MEMORY_RETRY = "retrain/memory_retry"
     PROCESS = "retrain/process"
+    RETRY_REPORTED = "retrain/retry_reported"
     INLINE = "retrain/inline"
 
     @staticmethod

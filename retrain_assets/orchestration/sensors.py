@@ -21,6 +21,7 @@ from retrain_assets.orchestration.keys import asset_key, asset_keys, stages_of
 from retrain_assets.orchestration.observe import Latest, ModelState, observe, plain
 from retrain_assets.orchestration.on_demand import on_demand_sensor
 from retrain_assets.orchestration.platform import Platform
+from retrain_assets.orchestration.retries import REPORTED_AGAIN, retries
 from retrain_assets.orchestration.suspects import Suspects
 from retrain_assets.orchestration.turns import Turn
 from retrain_assets.settings import Settings
@@ -33,6 +34,7 @@ _MAX_RETRAININGS_PER_TICK = 40
 _MAX_LOOKED_BACK = 15
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
 _RECONCILE_SECONDS = 60
+_RETRIES_SECONDS = 20
 
 
 def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg.SensorDefinition]:
@@ -86,6 +88,15 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def champion_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return _champions(context, specs)
 
+    @dg.sensor(
+        name="retry_sensor",
+        description=retries.__doc__,
+        minimum_interval_seconds=max(settings.sensor_interval_seconds, _RETRIES_SECONDS),
+        default_status=status,
+    )
+    def retry_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        return retries(context, specs.keys())
+
     return [
         arrivals_sensor,
         drift_sensor,
@@ -93,6 +104,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
         asked_by_people,
         champion_sensor,
         failure_alerts,
+        retry_sensor,
     ]
 
 
@@ -359,6 +371,8 @@ def _failure(
     from retrain_assets.alerts.message import Message
     from retrain_assets.alerts.send import send
 
+    if context.failure_event.message == REPORTED_AGAIN:
+        return dg.SkipReason("this failure was seen before")
     run = context.dagster_run
     failed = list(_failed_steps(context))
     names = sorted({key.path[0] for key in run.asset_selection or ()} & set(specs))

@@ -66,6 +66,7 @@ def test_the_server_comes_up_with_every_sensor_and_schedule_on(server: DevServer
             "fleet_status_sensor",
             "freshness_sensor",
             "on_demand_sensor",
+            "retry_sensor",
         ),
         "RUNNING",
     )

@@ -1,8 +1,10 @@
 """The opt-in run launcher in a real `dagster dev`: scoped, terminated, killed, and across a restart."""
 
+import logging
 import os
 import signal
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import yaml
 from e2e.dev_server import ROOT, DevServer
 
 from retrain_assets.orchestration.keys import Tag
+from retrain_assets.orchestration.retries import REPORTED_AGAIN
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
@@ -121,6 +124,17 @@ def ended(server: DevServer, instance: dg.DagsterInstance, run_id: str) -> dg.Da
     return server.wait_for("the run's end", look, 60)
 
 
+def tried_again(server: DevServer, instance: dg.DagsterInstance, run_id: str) -> str:
+    """The run that Dagster made of one that died."""
+
+    def look() -> str | None:
+        again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
+        return again[0].run_id if again else None
+
+    # Once in a while Dagster misses one, and `retry_sensor` waits before it reports it again.
+    return server.wait_for("the second attempt", look, 150)
+
+
 def test_a_run_builds_its_own_model_only_and_succeeds(
     server: DevServer, instance: dg.DagsterInstance, project: Path
 ) -> None:
@@ -151,13 +165,38 @@ def test_a_run_whose_process_was_killed_fails_and_is_tried_again(
     os.kill(process_of(server, instance, run_id), signal.SIGKILL)
     assert ended(server, instance, run_id) == dg.DagsterRunStatus.FAILURE
     (project / "gate").touch()
-
-    def retried() -> str | None:
-        again = instance.get_runs(dg.RunsFilter(tags={"dagster/parent_run_id": run_id}))
-        return again[0].run_id if again else None
-
-    second = server.wait_for("the second attempt", retried, 60)
+    second = tried_again(server, instance, run_id)
     assert ended(server, instance, second) == dg.DagsterRunStatus.SUCCESS
+
+
+def test_a_run_whose_failure_dagster_passed_over_is_tried_again(
+    server: DevServer, instance: dg.DagsterInstance, project: Path
+) -> None:
+    """Its daemon reads the event of the failure while the run's state says that it still runs."""
+    run_id = launch(server, "second")
+    pid = process_of(server, instance, run_id)
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    failure = dg.DagsterEvent(dg.DagsterEventType.RUN_FAILURE.value, run.job_name, message="lost")
+    cursor = "EVENT_LOG_CONSUMER_CURSOR-PIPELINE_FAILURE"
+    before = instance.daemon_cursor_storage.get_cursor_values({cursor})
+    instance.event_log_storage.store_event(
+        dg.EventLogEntry(None, logging.ERROR, "", run_id, time.time(), dagster_event=failure)
+    )
+
+    def passed() -> bool | None:
+        now = instance.daemon_cursor_storage.get_cursor_values({cursor})
+        return True if now != before else None
+
+    server.wait_for("the daemon to pass the event", passed, 60)
+    os.kill(pid, signal.SIGKILL)
+    instance.run_storage.handle_run_event(run_id, failure)
+    instance.add_run_tags(run_id, {"dagster/will_retry": "true"})
+    (project / "gate").touch()
+    second = tried_again(server, instance, run_id)
+    assert ended(server, instance, second) == dg.DagsterRunStatus.SUCCESS
+    failures = instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert [entry.get_dagster_event().message for entry in failures] == ["lost", REPORTED_AGAIN]
 
 
 def test_a_run_outlives_a_restart_of_dagster(

@@ -211,8 +211,8 @@ class Model:
         def goes_on(run: dg.DagsterRun, later: list[dg.DagsterRun]) -> bool:
             if run.status != dg.DagsterRunStatus.FAILURE:
                 return not run.is_finished
-            # Dagster notes whether there is another attempt just after the failure itself. Where it loses that,
-            # our sensors ask again: a later run is the answer, whoever has asked for it.
+            # Dagster notes whether there is another attempt just after the failure itself. Where it loses that
+            # for a while, our sensors may be first: a later run is the answer, whoever has asked for it.
             kind = run.tags.get("retrain/kind")
             answered = any(other.tags.get("retrain/kind") == kind for other in later)
             return run.tags.get("dagster/will_retry", "true") == "true" and not answered

@@ -8,6 +8,7 @@ from orchestration.harness import World, day, days, succeeded
 from orchestration.inbox import Inbox, inbox
 
 from retrain_assets.orchestration.local import Executed
+from retrain_assets.orchestration.retries import REPORTED_AGAIN
 
 __all__ = ["inbox"]  # a fixture of this module, too
 
@@ -19,6 +20,11 @@ def report_failure(world: World, run: Executed) -> None:
         for event in run.result.all_events
         if event.event_type == dg.DagsterEventType.RUN_FAILURE
     ]
+    sees(world, run, failure)
+
+
+def sees(world: World, run: Executed, failure: dg.DagsterEvent) -> None:
+    """The failure sensor is given one event of a run."""
     context = dg.build_run_status_sensor_context(
         sensor_name="failure_alerts",
         dagster_event=failure,
@@ -82,6 +88,17 @@ def test_a_failed_run_is_alerted_with_the_reason_to_the_model_that_failed(
     assert "churn: run failed" in message["title"]
     assert "segment" in message["message"]
     assert run.result.run_id in message["message"]
+
+
+def test_a_failure_that_is_reported_again_for_its_retry_is_alerted_once(
+    world: World, inbox: Inbox
+) -> None:
+    world.add(alerts=["ops"])
+    world.say(bad={"churn": [day(1)]})
+    (run,) = world.ingest(day(1))
+    report_failure(world, run)
+    sees(world, run, world.instance.report_run_failed(run.result.dagster_run, REPORTED_AGAIN))
+    assert len(inbox.messages) == 1
 
 
 def test_a_model_without_alert_targets_stays_silent(world: World, inbox: Inbox) -> None:

@@ -1,0 +1,76 @@
+"""Dagster's own retries of runs whose process died (`run_retries`), and those of them that it loses.
+
+https://docs.dagster.io/deployment/execution/run-retries
+
+Belongs here: which failed runs wait for their retry, and reporting a failure again whose retry does not
+come. Does not: retrainings that are asked for again after a failure (`deciding`).
+
+Dagster stores the event of a failure before the run's state and the tag that says whether it will retry,
+and its daemon passes each event once: when it looks between the two, the run is never tried again
+(https://github.com/dagster-io/dagster/issues/33741). A second report of the same failure brings the run
+before the daemon again, which makes no second retry where there is one already.
+"""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from retrain_assets.orchestration.keys import Tag
+
+__all__ = ["REPORTED_AGAIN", "RETRIED_BY", "awaits_retry", "retries"]
+
+RETRIED_BY = "dagster/auto_retry_run_id"
+_WILL_RETRY = "dagster/will_retry"
+
+REPORTED_AGAIN = (
+    "Dagster has not tried this run again as it said it would: the failure is reported again"
+)
+_PATIENCE = timedelta(seconds=30)
+"""Dagster's daemon looks every 5 s, later where it has many runs to start again."""
+_LOOKED_BACK = timedelta(hours=1)
+
+
+def awaits_retry(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
+    """Whether Dagster said of a failed run that it will try it again, and has not so far."""
+    # Dagster notes whether it will just after the failure.
+    undecided = "true" if instance.run_retries_enabled else "false"
+    return RETRIED_BY not in run.tags and run.tags.get(_WILL_RETRY, undecided) == "true"
+
+
+def retries(context: dg.SensorEvaluationContext, models: Collection[str]) -> dg.SkipReason:
+    """Sees to it that a run whose process died is tried again: reports its failure to Dagster a second
+    time, once, where 30 s later there is no retry."""
+    now = datetime.now(UTC)
+    failed = context.instance.get_run_records(
+        filters=dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - _LOOKED_BACK
+        )
+    )
+    lost = [record.dagster_run for record in failed if _is_lost(record, context, models, now)]
+    for run in lost:
+        # Only then the tag: if this process dies in between, the report is repeated, not left out.
+        context.instance.report_run_failed(run, REPORTED_AGAIN)
+        context.instance.add_run_tags(run.run_id, {Tag.RETRY_REPORTED: now.isoformat()})
+        context.log.warning(f"run {run.run_id}: {REPORTED_AGAIN}")
+    return dg.SkipReason(
+        f"reported again: {', '.join(run.run_id for run in lost)}"
+        if lost
+        else "no failed run waits for its retry"
+    )
+
+
+def _is_lost(
+    record: dg.RunRecord,
+    context: dg.SensorEvaluationContext,
+    models: Collection[str],
+    now: datetime,
+) -> bool:
+    run = record.dagster_run
+    return (
+        awaits_retry(run, context.instance)
+        and Tag.RETRY_REPORTED not in run.tags
+        and record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
+        < now - _PATIENCE
+        and any(key.path[0] in models for key in run.asset_selection or ())
+    )
