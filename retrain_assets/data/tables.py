@@ -224,10 +224,19 @@ class TableStore:
         return folder
 
     def _table(self, model: str, table: str, partition: str | None) -> UPath:
-        return self._folder("tables", model, table) / f"{file_stem(partition)}.parquet"
+        return self._tables(model, table, [partition])[0]
+
+    def _tables(self, model: str, table: str, partitions: Sequence[str | None]) -> list[UPath]:
+        # A join of paths takes longer than the read of a small partition.
+        folder = self._folder("tables", model, table)
+        return [folder / f"{file_stem(partition)}.parquet" for partition in partitions]
 
     def _profile(self, model: str, table: str, partition: str | None) -> UPath:
-        return self._folder("profiles", model, table) / f"{file_stem(partition)}.profile"
+        return self._profiles(model, table, [partition])[0]
+
+    def _profiles(self, model: str, table: str, partitions: Sequence[str | None]) -> list[UPath]:
+        folder = self._folder("profiles", model, table)
+        return [folder / f"{file_stem(partition)}.profile" for partition in partitions]
 
     def _document(self, model: str, name: str, partition: str | None) -> UPath:
         return self._folder("documents", model, name) / f"{file_stem(partition)}.json"
@@ -369,7 +378,7 @@ class TableStore:
     ) -> list[tuple[UPath, bytes]]:
         if not partitions:
             raise TableError(f"{model}/{table}: no partition was asked for")
-        paths = [self._table(model, table, partition) for partition in partitions]
+        paths = self._tables(model, table, partitions)
         contents = self._get(paths)
         missing = [
             (partition, path)
@@ -526,7 +535,7 @@ class TableStore:
         """
         if not partitions:
             return []
-        return self._get([self._profile(model, table, partition) for partition in partitions])
+        return self._get(self._profiles(model, table, partitions))
 
     def profile_exists(self, model: str, table: str, partition: str | None) -> bool:
         """Whether the partition has a profile."""

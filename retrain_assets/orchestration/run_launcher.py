@@ -10,7 +10,10 @@ for (`kubernetes`), how often a run is started again (the instance's `run_retrie
 """
 
 import json
+import logging
 import re
+import threading
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +28,9 @@ from retrain_assets.orchestration.launcher import scope_of
 
 __all__ = ["RetrainRunLauncher"]
 
+_log = logging.getLogger(__name__)
+
+_ASKED_AGAIN_SECONDS = 5.0
 _IMAGE = "dagster/image"
 """Tag with which dagster-k8s notes the image that a run was launched with."""
 
@@ -37,8 +43,8 @@ class RetrainRunLauncher(K8sRunLauncher):
       still running; the next look, when the server answers again, finds what became of it.
     - "OOMKilled" names a container. Here the message names the asset, the limit and the field of the
       spec; and for a pod that never started, what it waited for.
-    - A run that did not start in time is given up, and so is its Job here. The stock launcher leaves
-      it: it would start, or call for another node, for nobody.
+    - A run that did not start in time is given up, and so is its Job here, later where the API server
+      cannot be reached. The stock launcher leaves it: it would start, or call for another node, for nobody.
     """
 
     def get_container_context_for_run(self, dagster_run: dg.DagsterRun) -> K8sContainerContext:
@@ -80,7 +86,7 @@ class RetrainRunLauncher(K8sRunLauncher):
         return "\n\n".join(filter(None, text)) or None
 
     def _give_up(self, run: dg.DagsterRun) -> str:
-        """Delete the Job of a run that never started; what became of it."""
+        """Delete the Job of a run that never started, now or when the cluster answers; what became of it."""
         from kubernetes.client.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -88,12 +94,39 @@ class RetrainRunLauncher(K8sRunLauncher):
         namespace = self.get_container_context_for_run(run).namespace
         try:
             deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
-        except (ApiException, HTTPError) as error:
+        except HTTPError as error:
+            later = threading.Thread(
+                target=self._delete_later,
+                args=(name, namespace),
+                name=f"delete {name}",
+                daemon=True,
+            )
+            later.start()
+            return (
+                f"Its Job {name} is deleted when the cluster answers. If Dagster's daemon ends before, delete it, "
+                f"or wait for active_deadline_seconds of run_launcher in dagster.yaml. {error}"
+            )
+        except ApiException as error:
             return (
                 f"Its Job {name} may still be there: delete it, or wait for active_deadline_seconds of "
                 f"run_launcher in dagster.yaml. {error}"
             )
         return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
+
+    def _delete_later(self, name: str, namespace: str) -> None:
+        """Delete a Job as soon as the API server can be reached."""
+        from kubernetes.client.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        while True:
+            time.sleep(_ASKED_AGAIN_SECONDS)
+            try:
+                self._api_client.delete_job(job_name=name, namespace=namespace)
+            except HTTPError:
+                continue
+            except ApiException as error:
+                _log.warning("Job %s of a run that was given up is not deleted: %s", name, error)
+            return
 
     def _advice(self, run: dg.DagsterRun, found: str) -> str | None:
         if "OOMKilled" in found:

@@ -51,7 +51,8 @@ class PolicyResult:
         value: the metric, see the module.
         retrainings: after the first champion, promoted or not.
         promotions: of these.
-        wrong: promotions whose model was worse than the one it replaced over the partitions it served.
+        wrong: promotions whose model was worse than the one it replaced over the first partitions that
+            it served, `JUDGED_PARTITIONS` at most.
         failed: retrainings that gave no candidate.
         seconds: CPU seconds of its trainings, the first model's included.
         gain, gain_low, gain_high: over `never`, in the metric's unit, positive is better; bounds at
@@ -223,7 +224,7 @@ def _mean_of(retrainings: Sequence[Sequence[Any]], outcome: str) -> float:
 
 
 def _wrong(walk: "Walk", sign: float) -> int:
-    """Promotions that were worse than what they replaced, over the partitions they served."""
+    """Promotions that were worse than what they replaced, over the first partitions they served."""
     periods: dict[str, list[tuple[float, float]]] = {}
     for one in walk.served:
         if one.value is not None and one.before is not None:

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from retrain_assets.replay.trainings import Trained, Trainings
     from retrain_assets.spec.model import ModelSpec
 
-__all__ = ["Retraining", "Served", "Walk"]
+__all__ = ["JUDGED_PARTITIONS", "Retraining", "Served", "Walk"]
+
+JUDGED_PARTITIONS = 28
+"""That a promotion is judged by: on as many, what it replaced is scored, too."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Served:
         fingerprint: of the model.
         value: the metric; None where it has none there.
         rows: how many rows (ranking: groups) it is from.
-        before: the same of the model that the active one replaced; None where it was the first.
+        before: the same of the model that the active one replaced; None where it was the first, and
+            later than `JUDGED_PARTITIONS` after the promotion.
     """
 
     partition: str
@@ -126,9 +130,14 @@ class Walk:
             return
         value, rows = self.scores.value(self.champion, key)
         before = None
-        if self.previous is not None:
+        if self.previous is not None and self._age(key) <= JUDGED_PARTITIONS:
             before, _ = self.scores.value(self.previous, key)
         self.served.append(Served(key, self.champion.fingerprint, value, rows, before))
+
+    def _age(self, key: str) -> int:
+        """Partitions since that of the champion."""
+        assert self.champion is not None
+        return self.history.index[key] - self.history.index[self.champion.partition]
 
     # -- what is known ----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import pytest
 
 from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import ReplayError, TrainingError
+from retrain_assets.replay import walk
 from retrain_assets.replay.history import snapshot
 from retrain_assets.replay.memo import Memo
 from retrain_assets.replay.rows import Rows
@@ -91,6 +92,27 @@ def test_labels_that_flip_while_features_stay_are_seen_by_performance_alone(tmp_
     result = found.result
     assert result.policy("performance").value > result.policy("drift").value + 0.1
     assert result.policy("drift").value == result.policy("never").value
+
+
+def test_a_promotion_is_judged_by_the_first_partitions_that_its_model_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk, "JUDGED_PARTITIONS", 3)
+    store = filled(tmp_path / "live", 40, flips=lambda n: n >= 20)
+    model = spec(retrain={"on_performance": {"max_drop": 0.05, "of_last": 3, "at_least": 2}})
+    found = replay(
+        model, store=store, folder=tmp_path / "replay", workers=1, policies=["performance"]
+    )
+    (walked,) = found.walks["performance"]
+    first, *later = [one.fingerprint for one in walked.retrainings if one.outcome == "promoted"]
+    periods = {
+        model: [one.before is not None for one in walked.served if one.fingerprint == model]
+        for model in (first, *later)
+    }
+    assert not any(periods.pop(first)), "it replaced nothing"
+    assert any(len(period) > 3 for period in periods.values())
+    for period in periods.values():
+        assert period == [place < 3 for place in range(len(period))]
 
 
 def test_a_second_replay_trains_nothing_and_finds_the_same(

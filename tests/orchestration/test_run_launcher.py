@@ -1,6 +1,7 @@
 """The launcher of run pods, with an API server that is away and answers of one that is there."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import dagster as dg
 import pytest
 import yaml
 from dagster_k8s import K8sRunLauncher
+from kubernetes.client.exceptions import ApiException
 
+from retrain_assets.orchestration import run_launcher
 from retrain_assets.orchestration.keys import Tag, retrain_keys
 from retrain_assets.orchestration.kubernetes import K8S_CONFIG
 from retrain_assets.orchestration.run_launcher import RetrainRunLauncher
@@ -85,15 +88,36 @@ def test_a_request_of_the_spec_is_merged_with_the_deployment_s_own(
     assert {"name": "RETRAIN_MODELS", "value": "churn"} in env
 
 
-def test_a_run_that_is_given_up_while_the_cluster_is_away_says_what_stays_behind(
-    launchers: dict[str, K8sRunLauncher],
+def test_the_job_of_a_run_that_is_given_up_while_the_cluster_is_away_is_deleted_when_it_is_back(
+    launchers: dict[str, K8sRunLauncher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of()._replace(status=dg.DagsterRunStatus.STARTING)
-    text = launchers["ours"].get_run_worker_debug_info(run)
+    monkeypatch.setattr(run_launcher, "_ASKED_AGAIN_SECONDS", 0.05)
+    run, launcher = run_of()._replace(status=dg.DagsterRunStatus.STARTING), launchers["ours"]
+    text = launcher.get_run_worker_debug_info(run)
     assert text is not None
     assert "The cluster cannot be asked why" in text
-    assert f"Its Job dagster-run-{run.run_id} may still be there: delete it" in text
+    assert f"Its Job dagster-run-{run.run_id} is deleted when the cluster answers" in text
     assert "active_deadline_seconds" in text
+    waiting = [t for t in threading.enumerate() if t.name == f"delete dagster-run-{run.run_id}"]
+    assert waiting, "nobody deletes it"
+    deleted = []
+    monkeypatch.setattr(launcher._api_client, "delete_job", lambda **job: deleted.append(job))
+    waiting[0].join(20)
+    assert deleted == [{"job_name": f"dagster-run-{run.run_id}", "namespace": "retrain"}]
+    assert not waiting[0].is_alive()
+
+
+def test_a_job_that_may_not_be_deleted_is_left_with_a_word(
+    launchers: dict[str, K8sRunLauncher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(**_: object) -> None:
+        raise ApiException(403, "Forbidden")
+
+    run, launcher = run_of()._replace(status=dg.DagsterRunStatus.STARTING), launchers["ours"]
+    monkeypatch.setattr(launcher._api_client, "delete_job", refuses)
+    text = launcher.get_run_worker_debug_info(run)
+    assert f"Its Job dagster-run-{run.run_id} may still be there: delete it" in str(text)
+    assert "Forbidden" in str(text)
 
 
 def test_the_attempt_after_a_kill_gets_the_memory_that_its_tags_say(
