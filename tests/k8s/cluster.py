@@ -16,13 +16,14 @@ import signal
 import subprocess
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import yaml
 from k8s.backing import ObjectStore, Postgres, free_port
@@ -77,22 +78,27 @@ class Cluster:
     @classmethod
     @contextmanager
     def running(cls) -> Iterator["Cluster"]:
-        """The cluster, started if need be; one that was started here is stopped at the end."""
+        """The cluster, started if need be; one that tests have started is stopped by the last of its users."""
         if not SHARED.exists():
             kubectl = shutil.which("kubectl")
             assert kubectl, "kubectl is not on PATH"
             config = Path(os.environ["KUBECONFIG"])
             yield cls(kubectl, config, os.environ["RETRAIN_K8S_HOST"], shared=False)
             return
-        with _exclusively():
-            ran = subprocess.run([SHARED, "status"], capture_output=True, check=False)
-            subprocess.run([SHARED, "up"], check=True, capture_output=True)
-        try:
-            yield cls(str(_STATE / "bin/kubectl"), _STATE / "kubeconfig", "10.244.0.1", shared=True)
-        finally:
-            if ran.returncode != 0:
+        with _temporary("users").open("w") as users:
+            with _exclusively():
+                fcntl.flock(users, fcntl.LOCK_SH)
+                if subprocess.run([SHARED, "status"], capture_output=True, check=False).returncode:
+                    _temporary("started").touch()
+                subprocess.run([SHARED, "up"], check=True, capture_output=True)
+            try:
+                kubectl, config = str(_STATE / "bin/kubectl"), _STATE / "kubeconfig"
+                yield cls(kubectl, config, "10.244.0.1", shared=True)
+            finally:
                 with _exclusively():
-                    subprocess.run([SHARED, "down"], check=True, capture_output=True)
+                    if _alone(users) and _temporary("started").exists():
+                        subprocess.run([SHARED, "down"], check=True, capture_output=True)
+                        _temporary("started").unlink()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
         """Standard output of kubectl; fails with its standard error."""
@@ -179,11 +185,24 @@ class Drain:
         return self._process.poll() == 0
 
 
+def _temporary(name: str) -> Path:
+    """A file that the test sessions of this machine share."""
+    return Path(tempfile.gettempdir(), f"retrain-kube.{name}")
+
+
+def _alone(users: IO[str]) -> bool:
+    """Whether no other session uses the cluster."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def _exclusively() -> Iterator[None]:
     """One test session at a time starts, stops or fills the cluster of this machine."""
-    lock = Path(tempfile.gettempdir(), "retrain-kube.lock")
-    with lock.open("w") as file:
+    with _temporary("lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -389,17 +408,28 @@ class Deployment:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         """Data of a GraphQL answer; fails with its errors."""
-        if self._forward is None or self._forward.poll() is not None:
-            self._reach_webserver()  # port-forward ends with its pod, and with the node's kubelet
-        request = urllib.request.Request(
-            f"{self.url}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            content = json.loads(answer.read())
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        content = wait_until("an answer to a query", 300, lambda: self._asked(body))
         assert "errors" not in content, content["errors"]
         return content["data"]
+
+    def _asked(self, body: bytes) -> Any:
+        """None where the way to the webserver has gone: with its pod, or with the node's kubelet."""
+        if self._forward is None or self._forward.poll() is not None:
+            self._reach_webserver()
+        request = urllib.request.Request(
+            f"{self.url}/graphql", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read())
+        except (ConnectionError, urllib.error.URLError) as error:
+            if isinstance(error, urllib.error.HTTPError):
+                raise
+            assert self._forward is not None
+            self._forward.terminate()
+            self._forward.wait(30)
+            return None
 
     def runs(self) -> list[dict[str, Any]]:
         """All runs, the newest first: id, status, startTime, endTime, tags as a mapping."""

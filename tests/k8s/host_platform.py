@@ -496,7 +496,7 @@ class HostPlatform:
                 ],
                 "run_k8s_config": {
                     "job_spec_config": {
-                        "ttl_seconds_after_finished": 60, "active_deadline_seconds": 1800,
+                        "ttl_seconds_after_finished": 30, "active_deadline_seconds": 1800,
                     }
                 },
             },
