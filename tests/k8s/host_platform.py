@@ -36,7 +36,7 @@ from retrain_assets.promotion.registry import MlflowRegistry
 
 __all__ = ["START_SECONDS", "HostPlatform", "Model", "Server"]
 
-START_SECONDS = 240
+START_SECONDS = 180
 """Time that a run may take to start; a pod on a very busy machine needs two minutes."""
 
 

@@ -1,7 +1,7 @@
 """What clusters do to runs, done to them: after each fault the work is finished, once, and nothing is left.
 
 Faults that hit one run each go on at the same time, behind one another's waiting; those that hit
-every run come after them, one after another. A run waits for its source while a fault is done to it,
+every run come after all of them, one after another. A run waits for its source while a fault is done to it,
 so that no test depends on how fast the machine is.
 """
 
@@ -30,13 +30,19 @@ pytestmark = [
 
 ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memory": "1Gi"}}}
 """Shares neither a monitor run nor a retraining with another model."""
+FIRST = {
+    "resources": {
+        stage: {"memory": "1Gi", "cpu": "500m"} for stage in ("raw_data", "candidate_model")
+    }
+}
+"""The same, before the others where they all want the processor: what is done to it takes longest."""
 FULL_DISK = {
     "source": {"python": "k8s.fault_source:load"},
     "resources": {"raw_data": {"ephemeral_storage": "64Mi"}},
 }
 GROWING = {"memory": "200Mi", "memory_retry": {"factor": 4, "limit": "2Gi"}}
 MODELS: dict[str, dict[str, Any]] = {
-    "deleted": ALONE,
+    "deleted": FIRST,
     "early": {"resources": {"raw_data": {"node_selector": {"retrain-test/early": "true"}}}},
     "evicted": ALONE,
     "drained": ALONE,
@@ -342,6 +348,35 @@ def test_a_step_that_isolates_itself_gets_a_pod_of_its_own(platform: HostPlatfor
     assert (pods(monitor), pods(retrain)) == (0, 2)
 
 
+def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform) -> None:
+    model = platform["nowhere"]
+
+    def failed() -> dg.DagsterRun | None:
+        return next((run for run in model.runs("retrain") if run.is_finished), None)
+
+    run = wait_until("its first attempt has timed out", 800, failed)
+    text = platform.failure(run)
+    assert f"longer than {START_SECONDS} seconds to start" in text
+    assert "No node had room for what resources.candidate_model of the spec asks for" in text
+    attempts = Counter(run.root_run_id or run.run_id for run in model.runs("retrain"))
+    assert max(attempts.values()) <= 3, "tried again without end"
+
+
+def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> None:
+    (run,) = platform.instance.get_runs(dg.RunsFilter(job_name="retrain_now"))
+
+    def failed() -> bool:
+        return platform.run(run.run_id).status == dg.DagsterRunStatus.FAILURE
+
+    wait_until("the run without an image has timed out", 800, failed)
+    text = platform.failure(run)
+    assert f"longer than {START_SECONDS} seconds to start" in text
+    assert f"The image {MISSING} of the run's pod cannot be pulled" in text
+    assert not platform.cluster.get(
+        "-n", platform.namespace, "jobs", "-l", f"dagster/run-id={run.run_id}"
+    )
+
+
 # -- faults that hit every run ---------------------------------------------------------------------
 
 
@@ -385,38 +420,6 @@ def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> Non
     model.started("candidate_model")
     platform.restart_database(away_seconds=3)
     promoted_once(model)
-
-
-# -- what needed the longest -----------------------------------------------------------------------
-
-
-def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform) -> None:
-    model = platform["nowhere"]
-
-    def failed() -> dg.DagsterRun | None:
-        return next((run for run in model.runs("retrain") if run.is_finished), None)
-
-    run = wait_until("its first attempt has timed out", 800, failed)
-    text = platform.failure(run)
-    assert f"longer than {START_SECONDS} seconds to start" in text
-    assert "No node had room for what resources.candidate_model of the spec asks for" in text
-    attempts = Counter(run.root_run_id or run.run_id for run in model.runs("retrain"))
-    assert max(attempts.values()) <= 3, "tried again without end"
-
-
-def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> None:
-    (run,) = platform.instance.get_runs(dg.RunsFilter(job_name="retrain_now"))
-
-    def failed() -> bool:
-        return platform.run(run.run_id).status == dg.DagsterRunStatus.FAILURE
-
-    wait_until("the run without an image has timed out", 800, failed)
-    text = platform.failure(run)
-    assert f"longer than {START_SECONDS} seconds to start" in text
-    assert f"The image {MISSING} of the run's pod cannot be pulled" in text
-    assert not platform.cluster.get(
-        "-n", platform.namespace, "jobs", "-l", f"dagster/run-id={run.run_id}"
-    )
 
 
 def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:
