@@ -47,7 +47,7 @@ def measure(models: int, days: int, *, grouped: bool) -> None:
             fleet.news(fleet.names, day, alarm=name == "all")
             KEYS.append(fleet.key_of(day))
             for sensor in SENSORS:
-                ticks = [fleet.tick(sensor) for _ in range(1 + models // 40)]
+                ticks = [fleet.tick(sensor) for _ in range(1 + models // 25)]
                 line(models, days, sensor, f"{name}, worst", *max(ticks))
                 print(f"{'':>36}sum of {len(ticks)} ticks {sum(t for t, _ in ticks):8.2f}")
         fleet.instance.dispose()

@@ -29,7 +29,7 @@ from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_sensors"]
 
-_MAX_RETRAININGS_PER_TICK = 40
+_MAX_RETRAININGS_PER_TICK = 25
 """Models; the others follow in the next tick, before everybody else."""
 _MAX_LOOKED_BACK = 15
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""

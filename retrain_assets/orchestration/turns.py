@@ -6,8 +6,9 @@ history is. Does not: what is seen (`observe`), what follows (`deciding`).
 A model changes through a run of its assets: the runs that were updated since the last tick name the
 models, in one read by index. What changes otherwise (a materialization without a run, a promotion or
 rollback from the command line, a spec that was edited, a clock that has gone on) is found by looking at
-up to `IN_TURN` models more, in turn: of so many all at every tick, of a thousand all in twenty. Models whose
-question is open are looked at again, behind those that wait longer.
+up to `IN_TURN` models more, in turn: of so many all at every tick, of a thousand all in twenty, in a
+hundred while all of them change. Models whose question is open are looked at again, behind those that wait
+longer.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +23,11 @@ from retrain_assets.orchestration.observe import runs_in_progress
 
 __all__ = ["Turn"]
 
-AT_ONCE = 80
+AT_ONCE = 50
 """Most models that a tick looks at because something changed: one takes three milliseconds."""
 IN_TURN = 50
 """Most that it looks at in turn."""
-_IN_ALL = 100
+_IN_ALL = 60
 _RUNS = 500
 _OVERLAP = timedelta(seconds=30)
 """How far clocks of run processes may be behind the sensor's; a model beyond is found in its turn."""
