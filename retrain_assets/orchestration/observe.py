@@ -6,7 +6,7 @@ What `drift_report` has computed, the champion's performance among it, is read f
 materialization, which comes with the one read of the event log.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -72,7 +72,7 @@ class ModelState:
         judged: the last retraining: the last candidate that was judged, whatever the verdict.
         asked_by: the trigger that had asked for it, where the policy has follow-ups.
         bad_data: the newest partition that was ever bad, and its problem ("" when it was mended).
-        run_ids: of its assets' latest runs, however they ended.
+        run_ids: of the latest runs of the assets that were read, however they ended.
     """
 
     spec: ModelSpec
@@ -287,21 +287,24 @@ def observe(
     instance: dg.DagsterInstance,
     ledger: "Ledger",
     specs: Iterable[ModelSpec],
-    stages: tuple[str, ...] = ("features", "drift_report"),
     *,
+    stages: Callable[[ModelSpec], tuple[str, ...]] = lambda spec: ("features", "drift_report"),
     running: Sequence[dg.DagsterRun] | None = None,
     but: str | None = None,
 ) -> dict[str, ModelState]:
     """State of every model: one read of the event log, one of the runs, three of the ledger.
 
     Args:
+        stages: whose newest materialization is read, by model.
         running: the runs that have not ended, where the caller has read them.
         but: id of a run that asks itself, which is no retraining in flight.
     """
     from retrain_assets.promotion.decisions import Decisions
 
     by_name = {spec.name: spec for spec in specs}
-    latest, run_ids = _events(instance, by_name, stages)
+    latest, run_ids = _events(
+        instance, {name: tuple(stages(spec)) for name, spec in by_name.items()}
+    )
     in_flight: dict[str, str] = {}
     inline: set[str] = set()
     for run in runs_in_progress(instance) if running is None else running:
@@ -335,12 +338,12 @@ def observe(
 
 
 def _events(
-    instance: dg.DagsterInstance, names: Collection[str], stages: tuple[str, ...]
+    instance: dg.DagsterInstance, wanted: Mapping[str, tuple[str, ...]]
 ) -> tuple[dict[str, dict[str, Latest]], dict[str, set[str]]]:
-    """By model the newest materialization of each stage, and the runs that were the last of any."""
-    keys = {asset_key(name, stage): (name, stage) for name in names for stage in stages}
-    latest: dict[str, dict[str, Latest]] = {name: {} for name in names}
-    run_ids: dict[str, set[str]] = {name: set() for name in names}
+    """By model the newest materialization of each wanted stage, and the runs that were the last of any."""
+    keys = {asset_key(name, stage): (name, stage) for name in wanted for stage in wanted[name]}
+    latest: dict[str, dict[str, Latest]] = {name: {} for name in wanted}
+    run_ids: dict[str, set[str]] = {name: set() for name in wanted}
     for record in instance.get_asset_records(list(keys)):
         entry = record.asset_entry
         record_of = entry.last_materialization_record

@@ -15,7 +15,7 @@ import dagster as dg
 
 from retrain_assets.fleet.snapshot import Snapshot
 from retrain_assets.fleet.status import Freshness, State, StatusRow, freshness_of
-from retrain_assets.orchestration.keys import Tag, trigger_and_reason
+from retrain_assets.orchestration.keys import Tag, asset_key, trigger_and_reason
 from retrain_assets.orchestration.observe import ModelState, observe
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.why import explained
@@ -33,7 +33,6 @@ __all__ = ["local_instance", "read_fleet", "read_status", "status_rows"]
 _WEEK = timedelta(days=7)
 _MOST_RUNS = 2000
 _RUNS_AT_ONCE = 500
-_STAGES = ("raw_data", "features", "drift_report", "promoted_model")
 
 
 def local_instance(settings: Settings) -> dg.DagsterInstance:
@@ -79,7 +78,7 @@ def status_rows(
 def read_fleet(
     instance: dg.DagsterInstance, platform: Platform, specs: SpecSet, specs_key: str
 ) -> Snapshot:
-    """The status of all models now: one read of the event log, a few of runs, seven of the ledger.
+    """The status of all models now: one or two reads of the event log, a few of runs, seven of the ledger.
 
     Beside that, one read for each failed run that several models share.
 
@@ -140,7 +139,7 @@ def _read(
     specs: "Sequence[ModelSpec]",
     now: datetime,
 ) -> _Read:
-    states = observe(instance, platform.ledger, specs, _STAGES)
+    states = observe(instance, platform.ledger, specs, stages=_stages)
     names = list(states)
     return _Read(
         now=now,
@@ -151,6 +150,17 @@ def _read(
         decided=platform.decisions.newest(names),
         promotions=platform.ledger.promotion_counts(),
         rejections=platform.decisions.rejection_counts(),
+    )
+
+
+def _stages(spec: "ModelSpec") -> tuple[str, ...]:
+    """The assets that a row tells of: a record of one takes a fifth of a millisecond."""
+    policies = spec.freshness
+    fresh = {"raw_data": policies.raw_data, "promoted_model": policies.promoted_model}
+    return (
+        "features",
+        "drift_report",
+        *(stage for stage, window in fresh.items() if window is not None),
     )
 
 
@@ -195,7 +205,15 @@ def _add_older(
     instance: dg.DagsterInstance, states: Mapping[str, ModelState], found: _Runs
 ) -> None:
     """The last runs of models that had none in a week, by the ids that their assets name."""
-    missing = {name: state.run_ids for name, state in states.items() if name not in found.latest}
+    missing = {
+        name: set(state.run_ids) for name, state in states.items() if name not in found.latest
+    }
+    unread = {
+        asset_key(name, stage): name for name in missing for stage in ("raw_data", "promoted_model")
+    }
+    for asset in instance.get_asset_records(list(unread)) if unread else ():
+        if asset.asset_entry.last_run_id:  # events without a run have an empty one
+            missing[unread[asset.asset_entry.asset_key]].add(asset.asset_entry.last_run_id)
     wanted = sorted({run_id for run_ids in missing.values() for run_id in run_ids})
     records: dict[str, dg.RunRecord] = {}
     for start in range(0, len(wanted), _RUNS_AT_ONCE):
