@@ -386,8 +386,16 @@ class Deployment:
             },
         }  # fmt: skip
 
-    def _reach_webserver(self) -> None:
-        """As a person does from outside the cluster, with kubectl port-forward."""
+    def _reached(self) -> bool:
+        """Whether the webserver answers, reached as a person does from outside: with kubectl port-forward.
+
+        That ends with its pod, and with the node's kubelet.
+        """
+        if self._forward is None or self._forward.poll() is not None:
+            self._forward_port()
+        return self._answers()
+
+    def _forward_port(self) -> None:
         port = free_port("127.0.0.1")
         self._forward = subprocess.Popen(
             [
@@ -397,7 +405,6 @@ class Deployment:
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self.url = f"http://127.0.0.1:{port}"
-        wait_until("the webserver answers", 120, self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -416,7 +423,7 @@ class Deployment:
     def _asked(self, body: bytes) -> Any:
         """None where the way to the webserver has gone: with its pod, or with the node's kubelet."""
         if self._forward is None or self._forward.poll() is not None:
-            self._reach_webserver()
+            wait_until("the webserver answers", 120, self._reached)
         request = urllib.request.Request(
             f"{self.url}/graphql", body, {"Content-Type": "application/json"}
         )
