@@ -274,7 +274,7 @@ class Deployment:
         self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
         for name in ("mlflow", "code", "webserver", "daemon", "dashboard"):
             self.kubectl("rollout", "status", f"deployment/retrain-{name}", "--timeout=480s")
-        self._reach_webserver()
+        wait_until("the webserver answers", 120, self._reached)
 
     def serve(self, specs: Mapping[str, str]) -> None:
         """Other specs, by a rollout of all pods that read them or start pods that do."""
