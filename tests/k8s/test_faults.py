@@ -32,7 +32,7 @@ ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memor
 """Shares neither a monitor run nor a retraining with another model."""
 FIRST = {
     "resources": {
-        stage: {"memory": "1Gi", "cpu": "500m"} for stage in ("raw_data", "candidate_model")
+        stage: {"memory": "1Gi", "cpu": "200m"} for stage in ("raw_data", "candidate_model")
     }
 }
 """The same, before the others where they all want the processor: what is done to it takes longest."""
