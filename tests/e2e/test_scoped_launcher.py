@@ -159,7 +159,9 @@ def test_a_terminated_run_is_canceled_and_its_process_gone(
         f'mutation {{ terminateRun(runId: "{run_id}") {{ __typename ... on PythonError {{ message }} }} }}'
     )
     assert ended(server, instance, run_id) == dg.DagsterRunStatus.CANCELED
-    server.wait_for("its end", lambda: None if Path(f"/proc/{pid}/cwd").exists() else True, _SECONDS)
+    server.wait_for(
+        "its end", lambda: None if Path(f"/proc/{pid}/cwd").exists() else True, _SECONDS
+    )
 
 
 def test_a_run_whose_process_was_killed_fails_and_is_tried_again(
