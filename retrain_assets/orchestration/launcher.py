@@ -22,6 +22,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 
 import dagster as dg
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, WorkerStatus
@@ -33,6 +36,9 @@ from retrain_assets.orchestration.process_tag import host, living, process_tag
 __all__ = ["ScopedRunLauncher", "scope_of"]
 
 _ASSET_JOB = "__ASSET_JOB"
+_AGAIN_SECONDS = 15.0
+"""What a step that was interrupted may take to clean up after itself."""
+_TIMES = 10
 
 
 class ScopedRunLauncher(dg.DefaultRunLauncher):
@@ -78,7 +84,23 @@ class ScopedRunLauncher(dg.DefaultRunLauncher):
             self._instance.report_run_canceled(run, message="The run's process had ended already.")
             return False
         os.kill(pid, signal.SIGINT)
+        again = threading.Thread(
+            target=self._insist, args=(run_id,), name=f"terminate {run_id}", daemon=True
+        )
+        again.start()
         return True
+
+    def _insist(self, run_id: str) -> None:
+        """Interrupt the run's process again while it goes on: Python loses an interrupt that comes while
+        code runs which lets no exception out, as in the imports of some libraries."""
+        for _ in range(_TIMES):
+            time.sleep(_AGAIN_SECONDS)
+            run = self._instance.get_run_by_id(run_id)
+            pid = None if run is None or run.is_finished else living(run.tags.get(Tag.PROCESS))
+            if pid is None:
+                return
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGINT)
 
     @property
     def supports_check_run_worker_health(self) -> bool:

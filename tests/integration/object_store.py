@@ -60,10 +60,20 @@ class ObjectStore:
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret}
 
     def create_bucket(self, name: str) -> str:
-        """Make a bucket; returns its URL."""
+        """Make a bucket; returns its URL once the server knows it for good."""
         import s3fs
 
-        s3fs.S3FileSystem(**self.options).mkdir(name)
+        store = s3fs.S3FileSystem(**self.options)
+        store.mkdir(name)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                store.pipe_file(f"{name}/known", b"")
+                break
+            except FileNotFoundError:
+                assert time.monotonic() < deadline, f"bucket {name} is not there after 60 s"
+                time.sleep(0.5)
+        store.rm_file(f"{name}/known")
         return f"s3://{name}"
 
 

@@ -34,6 +34,9 @@ def main(address: str, port: int, folder: str) -> None:
         # loses a connection to itself, and the bucket "does not exist" for a moment.
         "conn_timeout": "20", "node_timeout": "60", "recoverable_node_timeout": "60",
         "error_suppression_limit": "1000",
+        # What is known to be there stays known; asked again each minute, a bucket whose database is
+        # waiting for the disk "does not exist".
+        "recheck_account_existence": "86400", "recheck_container_existence": "86400",
     }  # fmt: skip
     # The listening sockets come first: the rings hold their ports.
     storage = {

@@ -252,7 +252,7 @@ def test_many_models_share_sensors_and_schedules(tmp_path):
           for n, schedule in enumerate(schedules)),
     )  # fmt: skip
     repository = defs.get_repository_def()
-    assert len(repository.sensor_defs) == 7
+    assert len(repository.sensor_defs) == 8
     assert len(repository.schedule_defs) == 2
     assert sorted(job.name for job in repository.get_all_jobs()) == [
         "__ASSET_JOB",
