@@ -31,7 +31,7 @@ __all__ = ["build_sensors"]
 
 _MAX_RETRAININGS_PER_TICK = 25
 """Models; the others follow in the next tick, before everybody else."""
-_MAX_LOOKED_BACK = 15
+_MAX_LOOKED_BACK = 10
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
 _RECONCILE_SECONDS = 60
 _RETRIES_SECONDS = 20

@@ -23,11 +23,11 @@ from retrain_assets.orchestration.observe import runs_in_progress
 
 __all__ = ["Turn"]
 
-AT_ONCE = 50
+AT_ONCE = 40
 """Most models that a tick looks at because something changed: one takes three milliseconds."""
 IN_TURN = 50
 """Most that it looks at in turn."""
-_IN_ALL = 60
+_IN_ALL = 50
 _RUNS = 500
 _OVERLAP = timedelta(seconds=30)
 """How far clocks of run processes may be behind the sensor's; a model beyond is found in its turn."""
