@@ -88,6 +88,20 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def champion_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return _champions(context, specs)
 
+    return [
+        arrivals_sensor,
+        drift_sensor,
+        freshness_sensor,
+        asked_by_people,
+        champion_sensor,
+        failure_alerts,
+        _retry_sensor(specs, settings, status),
+    ]
+
+
+def _retry_sensor(
+    specs: Mapping[str, ModelSpec], settings: Settings, status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
     @dg.sensor(
         name="retry_sensor",
         description=retries.__doc__,
@@ -97,15 +111,7 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
     def retry_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         return retries(context, specs.keys())
 
-    return [
-        arrivals_sensor,
-        drift_sensor,
-        freshness_sensor,
-        asked_by_people,
-        champion_sensor,
-        failure_alerts,
-        retry_sensor,
-    ]
+    return retry_sensor
 
 
 # ------------------------------------------------------------------------------------- drift

@@ -26,6 +26,17 @@ while True:
 """
 
 
+def launched(
+    instance: dg.DagsterInstance, pid: int, status: dg.DagsterRunStatus
+) -> tuple[dg.DagsterRun, ScopedRunLauncher]:
+    """A run in this state whose process is `pid`, and its launcher."""
+    run = dg.DagsterRun("__ASSET_JOB", status=status, tags={Tag.PROCESS: process_tag(pid)})
+    instance.add_run(run)
+    launcher = ScopedRunLauncher()
+    launcher.register_instance(instance)
+    return run, launcher
+
+
 def test_a_process_that_lost_the_first_interrupt_gets_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -37,13 +48,7 @@ def test_a_process_that_lost_the_first_interrupt_gets_another(
     ):
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        run = dg.DagsterRun(
-            "__ASSET_JOB", status=dg.DagsterRunStatus.STARTED,
-            tags={Tag.PROCESS: process_tag(child.pid)},
-        )  # fmt: skip
-        instance.add_run(run)
-        ours = ScopedRunLauncher()
-        ours.register_instance(instance)
+        run, ours = launched(instance, child.pid, dg.DagsterRunStatus.STARTED)
         try:
             assert ours.terminate(run.run_id)
             (insisting,) = [t for t in threading.enumerate() if t.name == f"terminate {run.run_id}"]
@@ -59,13 +64,7 @@ def test_a_run_that_has_ended_is_not_interrupted(monkeypatch: pytest.MonkeyPatch
         dg.DagsterInstance.ephemeral() as instance,
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child,
     ):
-        run = dg.DagsterRun(
-            "__ASSET_JOB", status=dg.DagsterRunStatus.CANCELED,
-            tags={Tag.PROCESS: process_tag(child.pid)},
-        )  # fmt: skip
-        instance.add_run(run)
-        ours = ScopedRunLauncher()
-        ours.register_instance(instance)
+        run, ours = launched(instance, child.pid, dg.DagsterRunStatus.CANCELED)
         try:
             ours._insist(run.run_id)
             assert child.poll() is None
