@@ -288,7 +288,7 @@ def observe(
     ledger: "Ledger",
     specs: Iterable[ModelSpec],
     *,
-    stages: Callable[[ModelSpec], tuple[str, ...]] = lambda spec: ("features", "drift_report"),
+    stages: Callable[[ModelSpec], tuple[str, ...]] = lambda _: ("features", "drift_report"),
     running: Sequence[dg.DagsterRun] | None = None,
     but: str | None = None,
 ) -> dict[str, ModelState]:
@@ -302,9 +302,7 @@ def observe(
     from retrain_assets.promotion.decisions import Decisions
 
     by_name = {spec.name: spec for spec in specs}
-    latest, run_ids = _events(
-        instance, {name: tuple(stages(spec)) for name, spec in by_name.items()}
-    )
+    latest, run_ids = _events(instance, {name: stages(spec) for name, spec in by_name.items()})
     in_flight: dict[str, str] = {}
     inline: set[str] = set()
     for run in runs_in_progress(instance) if running is None else running:

@@ -8,7 +8,8 @@ come. Does not: retrainings that are asked for again after a failure (`deciding`
 Dagster stores the event of a failure before the run's state and the tag that says whether it will retry,
 and its daemon passes each event once: when it looks between the two, the run is never tried again
 (https://github.com/dagster-io/dagster/issues/33741). A second report of the same failure brings the run
-before the daemon again, which makes no second retry where there is one already.
+before the daemon again, which makes no second retry where there is one already. Run failure sensors of
+others see such a failure twice.
 """
 
 from collections.abc import Collection
@@ -51,7 +52,7 @@ def retries(context: dg.SensorEvaluationContext, models: Collection[str]) -> dg.
     for run in lost:
         # Only then the tag: if this process dies in between, the report is repeated, not left out.
         context.instance.report_run_failed(run, REPORTED_AGAIN)
-        context.instance.add_run_tags(run.run_id, {Tag.RETRY_REPORTED: now.isoformat()})
+        context.instance.add_run_tags(run.run_id, {Tag.RETRY_REPORTED: run.run_id})
         context.log.warning(f"run {run.run_id}: {REPORTED_AGAIN}")
     return dg.SkipReason(
         f"reported again: {', '.join(run.run_id for run in lost)}"
@@ -69,7 +70,8 @@ def _is_lost(
     run = record.dagster_run
     return (
         awaits_retry(run, context.instance)
-        and Tag.RETRY_REPORTED not in run.tags
+        # A retry inherits the tags of the run that it tries again.
+        and run.tags.get(Tag.RETRY_REPORTED) != run.run_id
         and record.update_timestamp.replace(tzinfo=record.update_timestamp.tzinfo or UTC)
         < now - _PATIENCE
         and any(key.path[0] in models for key in run.asset_selection or ())

@@ -94,7 +94,12 @@ class RetrainRunLauncher(K8sRunLauncher):
         namespace = self.get_container_context_for_run(run).namespace
         try:
             deleted = self._api_client.delete_job(job_name=name, namespace=namespace)
-        except HTTPError as error:
+        except (ApiException, HTTPError) as error:
+            if not _passes(error):
+                return (
+                    f"Its Job {name} may still be there: delete it, or wait for active_deadline_seconds of "
+                    f"run_launcher in dagster.yaml. {error}"
+                )
             later = threading.Thread(
                 target=self._delete_later,
                 args=(name, namespace),
@@ -105,11 +110,6 @@ class RetrainRunLauncher(K8sRunLauncher):
             return (
                 f"Its Job {name} is deleted when the cluster answers. If Dagster's daemon ends before, delete it, "
                 f"or wait for active_deadline_seconds of run_launcher in dagster.yaml. {error}"
-            )
-        except ApiException as error:
-            return (
-                f"Its Job {name} may still be there: delete it, or wait for active_deadline_seconds of "
-                f"run_launcher in dagster.yaml. {error}"
             )
         return f"Its Job {name} has been deleted." if deleted else f"It has no Job {name}."
 
@@ -122,9 +122,9 @@ class RetrainRunLauncher(K8sRunLauncher):
             time.sleep(_ASKED_AGAIN_SECONDS)
             try:
                 self._api_client.delete_job(job_name=name, namespace=namespace)
-            except HTTPError:
-                continue
-            except ApiException as error:
+            except (ApiException, HTTPError) as error:
+                if _passes(error):
+                    continue
                 _log.warning("Job %s of a run that was given up is not deleted: %s", name, error)
             return
 
@@ -179,6 +179,12 @@ class RetrainRunLauncher(K8sRunLauncher):
         resources: Mapping[str, Any] = config.get("resources") or self.resources
         limit = (resources.get("limits") or {}).get("memory")
         return None if limit is None else str(limit)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the API server may answer otherwise later: it is away, busy or not ready."""
+    status: int | None = getattr(error, "status", None)  # none: no answer at all
+    return not status or status == 429 or status >= 500
 
 
 def memory_after_kills(run: dg.DagsterRun) -> dict[str, str]:

@@ -35,6 +35,8 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "retrain.local/retrain:1"
 SHARED = ROOT.parent / "shared" / "kube" / "cluster"
 _STATE = Path(os.environ.get("RETRAIN_KUBE_STATE", "/var/lib/retrain-kube"))
+_STARTED = _STATE / "run/retrain-tests"
+"""There where tests have started the cluster; gone with it."""
 _CACHE = Path(os.environ.get("RETRAIN_IMAGE_CACHE", "/var/tmp/retrain-image"))
 _IMAGE_INPUTS = (
     "requirements.lock", "requirements-runtime.lock", "pyproject.toml", "hatch_build.py", "README.md",
@@ -88,17 +90,17 @@ class Cluster:
         with _temporary("users").open("w") as users:
             with _exclusively():
                 fcntl.flock(users, fcntl.LOCK_SH)
-                if subprocess.run([SHARED, "status"], capture_output=True, check=False).returncode:
-                    _temporary("started").touch()
+                ran = subprocess.run([SHARED, "status"], capture_output=True, check=False)
                 subprocess.run([SHARED, "up"], check=True, capture_output=True)
+                if ran.returncode != 0:
+                    _STARTED.touch()
             try:
                 kubectl, config = str(_STATE / "bin/kubectl"), _STATE / "kubeconfig"
                 yield cls(kubectl, config, "10.244.0.1", shared=True)
             finally:
                 with _exclusively():
-                    if _alone(users) and _temporary("started").exists():
+                    if _alone(users) and _STARTED.exists():
                         subprocess.run([SHARED, "down"], check=True, capture_output=True)
-                        _temporary("started").unlink()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
         """Standard output of kubectl; fails with its standard error."""

@@ -164,8 +164,8 @@ def promoted_once(model: Model) -> None:
 def failures(model: Model, kind: str) -> int:
     """How many of its runs have failed; the others have succeeded, whoever has started them again.
 
-    Dagster loses a retry where it looks between the event of a failure and the state that follows; our
-    sensors then ask again after two minutes.
+    Dagster loses a retry where it looks between the event of a failure and the state that follows;
+    `retry_sensor` sees to that one, unless another of our sensors is first.
     """
     found = Counter(run.status for run in model.runs(kind))
     assert set(found) <= {dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS}

@@ -16,6 +16,7 @@ from retrain_assets.errors import LedgerError
 from retrain_assets.fleet.snapshot import read_snapshot, specs_digest
 from retrain_assets.fleet.status import StatusRow
 from retrain_assets.orchestration import fleet_status as module
+from retrain_assets.orchestration import status
 from retrain_assets.orchestration.build import build_definitions
 from retrain_assets.orchestration.dashboard import FleetReader
 from retrain_assets.orchestration.fleet_status import FLEET_STATUS
@@ -49,6 +50,21 @@ def test_a_row_says_what_the_model_s_life_has_brought(world: World) -> None:
     assert row.links["run"].endswith(str(row.last_run_id))
     assert row.decision is not None
     assert datetime.fromisoformat(str(row.decided_at)) > datetime.now(UTC) - timedelta(minutes=5)
+
+
+def test_the_last_run_is_found_where_no_run_is_of_this_week(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    world.first_champion()
+    newest = rows(world)["churn"]
+    monkeypatch.setattr(status, "_WEEK", timedelta(0))
+    row = rows(world)["churn"]
+    assert row.week_runs == {}
+    run = world.instance.get_run_by_id(str(row.last_run_id))
+    assert run is not None
+    assert run.tags["retrain/kind"] == "retrain", "its promoted_model was made by no monitor run"
+    assert row.last_run_id == newest.last_run_id
 
 
 def test_a_champion_below_its_bound_does_not_meet_it(world: World) -> None:

@@ -57,6 +57,25 @@ def test_a_retry_that_does_not_come_is_asked_for_once(
     assert again == REPORTED_AGAIN
 
 
+def test_a_second_attempt_that_is_lost_too_is_asked_for_as_well(
+    world: World, died: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster gives an attempt the tags of the one before."""
+    monkeypatch.setattr(retries, "_PATIENCE", timedelta(0))
+    world.loop.evaluate("retry_sensor")
+    first = world.instance.get_run_by_id(died.run_id)
+    assert first is not None
+    again = dg.DagsterRun(
+        died.job_name, asset_selection=died.asset_selection, tags=first.tags,
+        status=dg.DagsterRunStatus.FAILURE,
+    )  # fmt: skip
+    world.instance.add_run(again)
+    world.instance.add_run_tags(died.run_id, {RETRIED_BY: again.run_id})
+    for _ in range(2):
+        world.loop.evaluate("retry_sensor")
+    assert reports(world, again) == [REPORTED_AGAIN]
+
+
 def test_a_sensor_that_dies_after_its_report_repeats_it(
     world: World, died: dg.DagsterRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
