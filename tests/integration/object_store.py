@@ -1,4 +1,4 @@
-"""An S3-compatible object store over HTTP for tests: `from integration.object_store import object_store`.
+"""An S3-compatible object store over HTTP for tests: the fixture `object_store`.
 
 Belongs here: starting and stopping OpenStack Swift with its S3 interface (`swift_server`), and a proxy
 in front of it that fails. Does not: what is stored.
@@ -24,7 +24,9 @@ from urllib.parse import urlsplit
 import pytest
 from integration.ports import free_port
 
-__all__ = ["FailingProxy", "ObjectStore", "failing_proxy", "object_store", "swift"]
+__all__ = [
+    "FailingProxy", "ObjectStore", "failing_proxy", "object_store", "object_store_environment", "swift",
+]  # fmt: skip
 
 _PYTHON = "/usr/bin/python3"  # the one that Debian's packages of Swift are for
 _PACKAGES = "swift-proxy swift-account swift-container swift-object"
@@ -107,6 +109,21 @@ def object_store() -> Iterator[ObjectStore]:
     """One store for the test session."""
     with swift() as running:
         yield running
+
+
+@pytest.fixture
+def object_store_environment(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Every S3 client that a test makes finds the store, and no later test finds such a client."""
+    import s3fs
+
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    # fsspec keeps filesystems for ever, with the address that the environment had at first.
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @dataclass

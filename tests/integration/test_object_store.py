@@ -12,12 +12,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 import pytest
-from integration.object_store import ObjectStore, failing_proxy, object_store
+from integration.object_store import ObjectStore, failing_proxy
 
 from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import TableError
-
-__all__ = ["object_store"]  # a fixture of this module, too
 
 TABLE = pa.table({"x": [1, 2, 3]})
 

@@ -19,11 +19,9 @@ import dagster as dg
 import pytest
 import s3fs
 import yaml
-from integration.object_store import ObjectStore, object_store
-from integration.postgres import PASSWORD, USER, PostgresServer, postgres_server
+from integration.object_store import ObjectStore
+from integration.postgres import PASSWORD, USER, PostgresServer
 from orchestration.harness import World, days, succeeded
-
-__all__ = ["object_store", "postgres_server"]  # fixtures of this module, too
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
@@ -77,6 +75,7 @@ def dagster_yaml(server: PostgresServer) -> str:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("object_store_environment")
 def test_pods_without_a_common_disk_work_as_one(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -84,8 +83,6 @@ def test_pods_without_a_common_disk_work_as_one(
     object_store: ObjectStore,
 ) -> None:
     bucket = object_store.create_bucket("production")
-    for name, value in object_store.environment.items():
-        monkeypatch.setenv(name, value)
     (tmp_path / "dagster").mkdir()
     (tmp_path / "dagster" / "dagster.yaml").write_text(dagster_yaml(postgres_server))
     monkeypatch.setenv("RETRAIN_STORAGE", f"{bucket}/tables")

@@ -14,26 +14,21 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from integration.object_store import ObjectStore, object_store
+from integration.object_store import ObjectStore
 
 from retrain_assets.data.features import build_features
 from retrain_assets.data.tables import TableStore, file_stem
 from retrain_assets.errors import TableError
 from retrain_assets.spec.model import Features
 
-__all__ = ["object_store"]  # a fixture of this module, too
-
 TABLE = pa.table({"x": [1, 2, 3], "s": ["a", None, "c"]})
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> TableStore:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> TableStore:
     if request.param == "s3":
         swift: ObjectStore = request.getfixturevalue("object_store")
-        for name, value in swift.environment.items():
-            monkeypatch.setenv(name, value)
+        request.getfixturevalue("object_store_environment")
         return TableStore(f"{swift.create_bucket(f'tables-{uuid.uuid4().hex}')}/store")
     bases = {
         "local": str(tmp_path / "store"),
