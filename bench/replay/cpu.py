@@ -5,8 +5,9 @@
 replays flight_delay's spec over the first DAYS days of 2013 with nine policies (those of `retrain replay`
 without prices, with every_3 and every_14). Then it makes the same candidates without any policy (rows read,
 trained, holdout scored, files stored: what a training is to `retrain replay`, and to candidate_model, which
-judges it too), and last only reads the rows and trains, one after the other. Each is a process of its own that
-starts from nothing, and its CPU that of its whole tree (wait4): imports, snapshot and worker processes count.
+judges it too), and last only reads the rows and trains. All use as many processes at a time (two busy cores slow
+each other). Each starts from nothing, and its CPU is that of its whole tree (wait4): imports, snapshot and worker
+processes count.
 Feature partitions are made before and kept in FOLDER.
 """
 
@@ -89,8 +90,19 @@ def candidates_alone(folder: Path, days: int, workers: int | None) -> None:
     Trainings(history, folder / "alone" / "trainings", workers).prepare(trained_partitions(folder))
 
 
-def train_bare(folder: Path, days: int) -> None:
+def train_bare(folder: Path, days: int, workers: int | None) -> None:
     """Nothing but reading rows and training, with no cache."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    workers = workers or len(os.sched_getaffinity(0))
+    partitions = trained_partitions(folder)
+    shares = [partitions[start::workers] for start in range(workers)]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        list(pool.map(train_some, [folder] * workers, [days] * workers, shares))
+
+
+def train_some(folder: Path, days: int, partitions: list[str]) -> None:
     import streams
 
     from retrain_assets.data.tables import TableStore
@@ -100,7 +112,7 @@ def train_bare(folder: Path, days: int) -> None:
     spec, store = stream.spec, TableStore(str(folder / "stores" / stream.name))
     assert spec.scheme is not None
     keys = spec.scheme.keys()[:days]
-    for partition in trained_partitions(folder):
+    for partition in partitions:
         rows = training_rows(spec, partition, store, [key for key in keys if key <= partition])
         train_model(spec, rows.train)
 
@@ -123,7 +135,7 @@ def main() -> None:
         elif arguments.task == "alone":
             candidates_alone(folder, arguments.days, arguments.workers)
         else:
-            train_bare(folder, arguments.days)
+            train_bare(folder, arguments.days, arguments.workers)
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
@@ -138,7 +150,7 @@ def main() -> None:
         )
         alone, seconds = of_tree("alone", *where, *workers)
         print(f"its candidates alone: {alone:.0f} CPU s, {seconds:.0f} s", flush=True)
-        bare, seconds = of_tree("bare", *where)
+        bare, seconds = of_tree("bare", *where, *workers)
         print(f"rows read and trained: {bare:.0f} CPU s, {seconds:.0f} s", flush=True)
         print(f"ratio {whole / alone:.2f} to its candidates, {whole / bare:.2f} to bare training")
 

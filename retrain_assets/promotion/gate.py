@@ -42,6 +42,7 @@ from retrain_assets.promotion.intervals import (
     mcnemar,
     method_of,
 )
+from retrain_assets.promotion.standing import Standing, Standings
 from retrain_assets.promotion.validation import Validation
 from retrain_assets.spec.model import Gate
 from retrain_assets.training.metrics import Metric, get_metric, group_codes, predicted_labels
@@ -173,6 +174,7 @@ def evaluate_gate(
     measured: Mapping[str, float] | None = None,
     earlier_uses: int = 0,
     validation: Validation | Literal["not asked"] | None = "not asked",
+    standings: Standings | None = None,
 ) -> GateReport:
     """Judge a candidate on a holdout of n rows; the same arguments give the same report.
 
@@ -194,6 +196,7 @@ def evaluate_gate(
         earlier_uses: how many candidates were compared on this holdout before.
         validation: what a fresh process made of the registered model; None where it should have been
             asked and was not.
+        standings: of earlier verdicts on the same arrays.
 
     Raises:
         TrainingError: the arrays do not fit each other or the metric, a column that the gate needs
@@ -207,7 +210,7 @@ def evaluate_gate(
         return _report_without_scores(
             measure, truth, groups, finite_, gate, measured or {}, _infra_validation(validation)
         )
-    sample = _Sample.of(measure, truth, scores, groups, units)
+    sample = _Sample.of(measure, truth, scores, groups, units, standings or Standings())
     enough = _enough_rows(sample, gate)
     alpha = spent_alpha(gate, earlier_uses)
     intervals = {} if enough.passed is None else sample.intervals(gate, alpha, seed)
@@ -268,7 +271,7 @@ def paired_gain(
     measure = get_metric(metric)
     truth = np.asarray(y_true)
     _check_shapes(measure, truth, scores, groups, units)
-    sample = _Sample.of(measure, truth, scores, groups, units)
+    sample = _Sample.of(measure, truth, scores, groups, units, Standings())
     enough = _enough_rows(sample, gate)
     if enough.passed is None:
         nan = math.nan
@@ -316,8 +319,7 @@ class _Sample:
     n: int
     codes: NDArray[np.int64] | None
     truth: NDArray[Any]
-    scores: Mapping[str, NDArray[Any]]
-    groups: ArrayLike | None
+    standings: Mapping[str, Standing]
 
     @classmethod
     def of(
@@ -327,19 +329,17 @@ class _Sample:
         scores: Mapping[str, NDArray[Any]],
         groups: ArrayLike | None,
         units: ArrayLike | None,
+        known: Standings,
     ) -> "_Sample":
         n = metric.n_units(truth, groups=groups)
-        once = np.ones((1, n))
-        values = {
-            name: float(metric.resampled(truth, score, once, groups=groups)[0])
-            for name, score in scores.items()
-        }
+        standings = {name: known.of(metric, truth, score, groups) for name, score in scores.items()}
+        values = {name: standing.value for name, standing in standings.items()}
         codes = None if units is None else group_codes(units)
         if codes is not None and metric.needs_groups and groups is not None:
             of_group = np.zeros(n, dtype=np.int64)
             of_group[group_codes(groups)] = codes
             codes = of_group
-        return cls(metric, values, n, codes, truth, scores, groups)
+        return cls(metric, values, n, codes, truth, standings)
 
     @property
     def drawn(self) -> int:
@@ -349,7 +349,7 @@ class _Sample:
     @property
     def rivals(self) -> list[str]:
         """Champion and baselines."""
-        return [name for name in self.scores if name != "candidate"]
+        return [name for name in self.standings if name != "candidate"]
 
     @property
     def baselines(self) -> list[str]:
@@ -375,10 +375,7 @@ class _Sample:
                 rival: jackknife(self.gain(rival), left_out[rival], level)
                 for rival, level in alphas.items()
             }
-        influence = {
-            name: self.metric.influence(self.truth, score, groups=self.groups)
-            for name, score in self.scores.items()
-        }
+        influence = {name: standing.influence for name, standing in self.standings.items()}
         gains = self._resampled(gate, seed) if method == "bootstrap" and alphas else {}
         found = {}
         for rival, level in alphas.items():
@@ -397,7 +394,7 @@ class _Sample:
 
     def _mcnemar(self, rival: str, alpha: float) -> GainInterval:
         ours, theirs = (
-            predicted_labels(np.asarray(self.scores[who], dtype=np.float64)) == self.truth
+            predicted_labels(np.asarray(self.standings[who].score, dtype=np.float64)) == self.truth
             for who in ("candidate", rival)
         )
         return mcnemar(int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours)), self.n, alpha)
@@ -406,10 +403,7 @@ class _Sample:
         """The candidate's gain over each rival without each of the clusters, shape (clusters,)."""
         assert self.codes is not None
         weights = (np.arange(self.drawn)[:, None] != self.codes).astype(np.float64)
-        values = {
-            name: self.metric.resampled(self.truth, score, weights, groups=self.groups)
-            for name, score in self.scores.items()
-        }
+        values = {name: standing.resampler(weights) for name, standing in self.standings.items()}
         return {
             rival: self.metric.gain(values["candidate"], values[rival]) for rival in self.rivals
         }
@@ -426,10 +420,6 @@ class _Sample:
                 f"{gate.confidence}; take at least {math.ceil(1.1 / (1 - gate.confidence))}"
             )
         rng = np.random.default_rng(seed)
-        resamplers = {
-            name: self.metric.resampler(self.truth, score, groups=self.groups)
-            for name, score in self.scores.items()
-        }
         drawn = self.drawn
         parts: dict[str, list[_FloatArray]] = {name: [] for name in self.rivals}
         step = max(1, _BLOCK // max(self.n, drawn))
@@ -441,9 +431,10 @@ class _Sample:
             weights = counts.astype(np.float64)
             if self.codes is not None:
                 weights = weights[:, self.codes]
-            candidate = resamplers["candidate"](weights)
+            candidate = self.standings["candidate"].resampler(weights)
             for name in self.rivals:
-                parts[name].append(self.metric.gain(candidate, resamplers[name](weights)))
+                rival = self.standings[name].resampler(weights)
+                parts[name].append(self.metric.gain(candidate, rival))
         return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 
 
@@ -631,7 +622,7 @@ def _beats_champion(
     0) does not replace it at min_gain 0; a negative min_gain lets it.
     """
     name = "beats_champion"
-    if "champion" not in sample.scores:
+    if "champion" not in sample.standings:
         return not_asked(name, "no champion yet")
     asked = {"min_gain": gate.min_gain, "confidence": 1 - alpha, "earlier_uses": earlier_uses}
     known = {who: sample.values[who] for who in ("candidate", "champion")}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retrain_assets.data.tables import TableStore
     from retrain_assets.promotion.ledger import Ledger, Promotion
     from retrain_assets.promotion.registry import MlflowRegistry
+    from retrain_assets.promotion.standing import Standings
     from retrain_assets.promotion.validation import Validation
     from retrain_assets.training.evaluation import Evaluation
 
@@ -169,6 +170,7 @@ def judge_evaluation(
     measured: Mapping[str, float],
     earlier_uses: int = 0,
     validation: "Validation | Literal['not asked'] | None" = "not asked",
+    standings: "Standings | None" = None,
 ) -> GateReport:
     """The gate's verdict on truth and scores; for a stored candidate and for replay.
 
@@ -178,7 +180,8 @@ def judge_evaluation(
     Args:
         spec: the model.
         evaluation: of the holdout.
-        champion_saw_holdout, measured, earlier_uses, validation: as in `gate.evaluate_gate`.
+        champion_saw_holdout, measured, earlier_uses, validation, standings: as in
+            `gate.evaluate_gate`.
 
     Raises:
         TrainingError: as `gate.evaluate_gate`.
@@ -199,6 +202,7 @@ def judge_evaluation(
         measured=measured,
         earlier_uses=earlier_uses,
         validation=validation,
+        standings=standings,
     )
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Replay", "Stage", "replay"]
 
 _EVEN_MODELS = 12
-"""Models, evenly over time, that are scored on all later partitions, for hindsight and staleness."""
+"""Stretches of the time, of each of which a model is scored on all later partitions."""
 
 _SPANS = 40
 """At most so many points of the staleness curve: old ages are known of few models."""
@@ -202,7 +202,7 @@ def _result(stage: _Stage, walks: dict[str, list[Walk]], keys: Sequence[str]) ->
     for name, found in walks.items():
         one, values[name] = summed(name, found, level, weights, keys, sign, spec.retrain.cost)
         figures.append(one)
-    even = _even(stage)
+    even = _even(stage, [one for found in walks.values() for one in found])
     known = sign * stage.scores.values(even, keys)
     stage.progress("hindsight", len(even), len(even))
     # A partition on which a model has no value has none for any policy: it counts for nobody.
@@ -244,11 +244,22 @@ def _notes(history: History) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _even(stage: _Stage) -> list[Trained]:
-    """The first champion, and models evenly over the time after it."""
+def _even(stage: _Stage, walks: Iterable[Walk]) -> list[Trained]:
+    """The first champion, and a model of each stretch of the time after it.
+
+    Of a stretch's models it is the one that some walk served longest: that much of it is known.
+    """
+    scored: dict[str, set[str]] = {}
+    for walk in walks:
+        for one in walk.served:
+            scored.setdefault(one.fingerprint, set()).add(one.partition)
     later = [one for one in stage.trainings.known if one.partition > stage.first.partition]
     step = max(-(-len(later) // _EVEN_MODELS), 1)
-    return [stage.first, *later[::step]]
+    stretches = [later[start : start + step] for start in range(0, len(later), step)]
+    return [
+        stage.first,
+        *(max(few, key=lambda one: len(scored.get(one.fingerprint, ()))) for few in stretches),
+    ]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrain_assets.promotion.promote import judge_evaluation
+from retrain_assets.promotion.standing import Standings
 from retrain_assets.replay.rows import Rows
 from retrain_assets.training.evaluation import (
     CANDIDATE,
@@ -102,6 +103,7 @@ class Scores:
         self._models: OrderedDict[str, TabularModel] = OrderedDict()
         self._bytes = 0
         self._rows = Rows(history)
+        self._standings = Standings()
 
     @property
     def spec(self) -> "ModelSpec":
@@ -210,6 +212,7 @@ class Scores:
             evaluation,
             champion_saw_holdout=saw,
             measured={"size_bytes": float(candidate.size_bytes)},
+            standings=self._standings,
         )
         return {"decision": report.decision, "gain": report.gain, "gain_low": report.gain_low}
 

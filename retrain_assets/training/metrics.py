@@ -574,9 +574,9 @@ class _Curve:
 
 def _roc_auc(truth: IntArray, scores: FloatArray, _: IntArray | None) -> _Kernel:
     """P(score of a positive > score of a negative) + half of P(equal) (Mann-Whitney)."""
-    positive = np.flatnonzero(truth == 1)
-    negative = np.flatnonzero(truth == 0)
-    negative = negative[np.argsort(scores[negative], kind="stable")]
+    positive, negative = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+    # Both in order: neighbours in one are neighbours in the other. Ties are counted whole.
+    positive, negative = (own[np.argsort(scores[own])] for own in (positive, negative))
     below = np.searchsorted(scores[negative], scores[positive], side="left")
     not_above = np.searchsorted(scores[negative], scores[positive], side="right")
 

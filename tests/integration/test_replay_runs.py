@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 
 from retrain_assets.data.tables import TableStore
 from retrain_assets.errors import ReplayError, TrainingError
-from retrain_assets.replay import walk
+from retrain_assets.replay import run, walk
 from retrain_assets.replay.history import snapshot
 from retrain_assets.replay.memo import Memo
 from retrain_assets.replay.rows import Rows
@@ -232,6 +232,38 @@ def test_hindsight_is_never_below_what_a_policy_reached(tmp_path: Path) -> None:
     assert reached["every_1"].value > reached["never"].value
     for one in reached.values():
         assert best[min(int(one.promotions), max(best))] >= one.value - 1e-12, one.name
+
+
+def test_of_each_stretch_of_time_hindsight_gets_the_model_that_served_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: list[Trained] = []
+    values = Scores.values
+
+    def seen(scores: Scores, models: Sequence[Trained], keys: Sequence[str]) -> Any:
+        offered.extend(models)
+        return values(scores, models, keys)
+
+    monkeypatch.setattr(Scores, "values", seen)
+    monkeypatch.setattr(run, "_EVEN_MODELS", 3)
+    store = filled(tmp_path / "live", 40, flips=lambda n: n >= 20)
+    found = replay(
+        spec(), store=store, folder=tmp_path / "replay", workers=1, policies=["every_1", "every_3"]
+    )
+    every = found.walks["every_1"][0]
+    first, *trained = [one.fingerprint for one in every.retrainings if one.fingerprint]
+    served: dict[str, set[str]] = {}
+    for walks in found.walks.values():
+        for one in walks[0].served:
+            served.setdefault(one.fingerprint, set()).add(one.partition)
+    size = -(-len(trained) // 3)
+    stretches = [trained[start : start + size] for start in range(0, len(trained), size)]
+    assert [one.fingerprint for one in offered] == [
+        first,
+        *(max(few, key=lambda one: len(served.get(one, ()))) for few in stretches),
+    ]
+    assert len(offered) == 4
+    assert any(offered[n + 1].fingerprint != few[0] for n, few in enumerate(stretches))
 
 
 def test_a_replay_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
