@@ -334,9 +334,9 @@ def diff(revision: str, specs: Path, as_json: bool) -> None:
     "--max-age",
     metavar="SECONDS",
     type=click.FloatRange(0),
-    default=60.0,
+    default=120.0,
     show_default=True,
-    help="How old a snapshot of somebody who has just read everything may be; 0 reads now.",
+    help="How old a snapshot may be, counted from when nothing was known to have happened since; 0 reads now.",
 )
 @click.option(
     "--html",
@@ -523,6 +523,7 @@ def now(
                 for row in retrain_now(wanted, partition, jobs, settings, ready):
                     rows.append(row)
                     advance(row)
+            _forget_status(settings.home)
         except RetrainError as error:
             _fail(str(error))
         except KeyboardInterrupt:
@@ -671,7 +672,7 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform)
+    _forget_status(platform.settings.home)
     if now.sequence == before.sequence:
         click.echo(f"{model}: v{now.version} is champion already ({now.kind}); nothing was changed")
     else:
@@ -720,7 +721,7 @@ def promote(
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform)
+    _forget_status(platform.settings.home)
     if not new:
         click.echo(f"{model}: v{number} was {review.signed} before; nothing was changed")
         return
@@ -752,7 +753,7 @@ def reject(model: str, version: str, reason: str, by: str | None) -> None:
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform)
+    _forget_status(platform.settings.home)
     what = f"v{number} was {review.signed} before; nothing was changed"
     click.echo(f"{model}: {f'v{number} rejected and recorded' if new else what}")
 
@@ -792,13 +793,13 @@ def _required(reason: str | None) -> str:
     return reason
 
 
-def _forget_status(platform: "Platform") -> None:
+def _forget_status(home: Path) -> None:
     """The next `retrain status` reads again, so that whoever changed something sees it."""
     from retrain_assets.errors import StatusError
     from retrain_assets.fleet.snapshot import forget
 
     try:
-        forget(platform.settings.home)
+        forget(home)
     except StatusError as error:  # what the command was for is done
         click.echo(f"warning: {error}", err=True)
 
@@ -844,8 +845,10 @@ def _print_status(rows: "list[StatusRow]", snapshot: "Snapshot") -> None:
     for note in status_notes(rows):
         click.echo(note)
     head, *groups = status_lines(rows)
-    age = (now - snapshot.as_of).total_seconds()
     when = f"as of {snapshot.as_of:%Y-%m-%d %H:%M:%S} UTC"
+    if snapshot.confirmed_at is not None:
+        when += f", nothing has happened up to {snapshot.confirmed_at:%H:%M:%S}"
+    age = (now - (snapshot.confirmed_at or snapshot.as_of)).total_seconds()
     when += f", {duration(age)} ago; --max-age 0 reads now" if age > 2 else ""
     click.echo("\n".join([*groups, f"{click.style(head, bold=True)}  ({when})"]))
 

@@ -1,11 +1,12 @@
 """A snapshot: the status of the whole fleet at one moment, and its file.
 
 Belongs here: reading and writing `status.json` in RETRAIN_HOME, and telling whether it may be shown.
-Does not: gathering rows (the orchestration's).
+Does not: gathering rows, and finding out whether anything has happened since (the orchestration's).
 
 Reading 1,000 models costs seconds, most of them for imports and for the event log. Whoever has just
 read them leaves the snapshot behind (the sensor `fleet_status`, `retrain dashboard`, `retrain status`
-itself), and `retrain status` shows it, with its age, while it is young and about the same specs.
+itself), and `retrain status` shows it, with its age, while it is young and about the same specs. It stays
+young for as long as the sensor confirms that nothing has happened since.
 """
 
 import hashlib
@@ -21,10 +22,11 @@ from typing import Any
 from retrain_assets.errors import StatusError
 from retrain_assets.fleet.status import StatusRow
 
-__all__ = ["Snapshot", "forget", "read_snapshot", "specs_digest", "write_atomically"]
+__all__ = ["Snapshot", "confirm", "forget", "read_snapshot", "specs_digest", "write_atomically"]
 
 _VERSION = 1
 _FILE = "status.json"
+_CONFIRMED = "status_confirmed.json"
 _SPEC_ENDINGS = (".yaml", ".yml", ".csv", ".parquet")
 
 
@@ -38,18 +40,21 @@ class Snapshot:
         runs_since: from when on runs are counted in `week_seconds`; later than 7 days ago only
             where there were too many runs to read.
         rows: what needs a person first.
+        confirmed_at: until when nothing had happened since, UTC; None where nobody has looked.
     """
 
     as_of: datetime
     specs: str
     runs_since: datetime
     rows: tuple[StatusRow, ...]
+    confirmed_at: datetime | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-compatible data."""
         return {
             "version": _VERSION,
             "as_of": self.as_of.isoformat(),
+            "confirmed_at": (self.confirmed_at or self.as_of).isoformat(),
             "specs": self.specs,
             "runs_since": self.runs_since.isoformat(),
             "models": [row.to_dict() for row in self.rows],
@@ -77,7 +82,7 @@ def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float)
         home: RETRAIN_HOME.
         specs: digest of the spec files as they are now.
         now: the moment.
-        max_age_seconds: the oldest that is put up with.
+        max_age_seconds: the oldest that is put up with, counted from when it was last confirmed.
 
     Raises:
         StatusError: the file is there and cannot be read.
@@ -93,16 +98,46 @@ def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float)
         if document["version"] != _VERSION or document["specs"] != specs:
             return None
         as_of = datetime.fromisoformat(document["as_of"])
-        if not 0 <= (now - as_of).total_seconds() <= max_age_seconds:
+        confirmed = _confirmed(home, as_of)
+        if not 0 <= (now - (confirmed or as_of)).total_seconds() <= max_age_seconds:
             return None
         return Snapshot(
             as_of=as_of,
             specs=specs,
             runs_since=datetime.fromisoformat(document["runs_since"]),
             rows=tuple(StatusRow.from_dict(row) for row in document["models"]),
+            confirmed_at=confirmed,
         )
     except (KeyError, TypeError, ValueError):
         # A cache that another release or a failing disk wrote: what it stands for is read again.
+        return None
+
+
+def confirm(home: Path, as_of: datetime, now: datetime) -> str:
+    """Say that nothing has happened between `as_of` and now: the snapshot of then is as good as new.
+
+    It is said of the snapshot that was read at `as_of` and of no other that may be in `home` by now.
+
+    Returns:
+        Why it could not be written, "" where it was, as `Snapshot.leave`.
+    """
+    text = json.dumps({"as_of": as_of.isoformat(), "confirmed_at": now.isoformat()})
+    try:
+        write_atomically(home / _CONFIRMED, text)
+    except StatusError as error:
+        return str(error)
+    return ""
+
+
+def _confirmed(home: Path, as_of: datetime) -> datetime | None:
+    """When the snapshot of `as_of` was last confirmed."""
+    try:
+        document = json.loads((home / _CONFIRMED).read_text(encoding="utf-8"))
+        if datetime.fromisoformat(document["as_of"]) != as_of:
+            return None
+        return max(as_of, datetime.fromisoformat(document["confirmed_at"]))
+    except (OSError, KeyError, TypeError, ValueError):
+        # Nobody has confirmed it, or a failing disk wrote that: the snapshot is as old as it says.
         return None
 
 

@@ -2,8 +2,8 @@
 
 https://docs.dagster.io/guides/automate/sensors
 
-Belongs here: the asset, and the sensor that keeps it up to date. Does not: rows (`status`), the table
-(`fleet.markdown`).
+Belongs here: the asset, and the sensor that keeps it and the snapshot up to date. Does not: rows (`status`),
+the table (`fleet.markdown`), who believes a snapshot (`fleet.snapshot`).
 
 The sensor reports the materialization itself instead of requesting a run, which would cost 5 CPU
 seconds to start for a second of reading, and whose own end would ask for the next.
@@ -12,11 +12,12 @@ seconds to start for a second of reading, and whose own end would ask for the ne
 import json
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
-from retrain_assets.fleet.snapshot import Snapshot
+from retrain_assets.fleet.snapshot import Snapshot, confirm
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.status import read_fleet
 from retrain_assets.settings import Settings
@@ -31,14 +32,22 @@ _ENDED = [
     dg.DagsterRunStatus.FAILURE,
     dg.DagsterRunStatus.CANCELED,
 ]
+_IN_PROGRESS = [
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 _AT_MOST_EVERY_SECONDS = 60.0
-_AT_LEAST_EVERY_SECONDS = 3600.0
-_SHARE_OF_TIME = 0.02
+_AT_LEAST_EVERY_SECONDS = 600.0
+"""Ages, freshness and the runs of a week change with the clock alone."""
+_REPORTED_EVERY_SECONDS = 3600.0
+_SHARE_OF_TIME = 0.03
 
 _TEXT = """All models, what needs a person first: the same rows as `retrain status` and `retrain dashboard`.
 
 Renewed after runs have ended (at most every minute, less often where reading a large fleet takes long)
-and every hour, by the sensor `fleet_status_sensor`; materialize it to renew it now. The plots count models
+and every hour, by the sensor `fleet_status_sensor`; materialize it to renew it now. What `retrain status` shows
+is renewed whenever a run or a decision has happened, and every ten minutes. The plots count models
 by state. `trends` shows the last 20 drift scores of each model; the dashed line is 0.5, every feature at
 its threshold."""
 
@@ -85,28 +94,68 @@ def fleet_status_sensor(specs: SpecSet, specs_key: str, settings: Settings) -> d
 def _tick(
     context: dg.SensorEvaluationContext, specs: SpecSet, specs_key: str, now: float
 ) -> dg.SensorResult | dg.SkipReason:
-    """One look: the cursor says which run had ended last, when all was read, and how long it took."""
+    """One look at whether anything has happened; the snapshot is confirmed, or all is read again.
+
+    The cursor says what had happened when all was read, when that was, how long it took, and of which
+    run's end the asset tells, since when.
+    """
     from retrain_assets.errors import RetrainError
 
-    before: dict[str, Any] = {"ended": "", "at": 0.0, "took": 0.0}
+    before: dict[str, Any] = {"at": 0.0, "took": 0.0, "ended": "", "reported": 0.0}
     before |= json.loads(context.cursor) if context.cursor else {}
     since = now - before["at"]
-    if since < max(_AT_MOST_EVERY_SECONDS, before["took"] / _SHARE_OF_TIME):
-        return dg.SkipReason("renewed a moment ago")
-    ended = _last_ended(context.instance)
-    if ended == before["ended"] and since < _AT_LEAST_EVERY_SECONDS:
-        return dg.SkipReason("no run has ended since")
-    began = time.process_time()
     try:
+        # Looked at before all is read: what happens meanwhile is seen by the next tick.
+        happened = _happened(context, specs_key)
+        known = happened is not None and happened == before.get("happened")
+        if known and since < _AT_LEAST_EVERY_SECONDS:
+            return _confirmed(context, before["as_of"], now)
+        if since < max(_AT_MOST_EVERY_SECONDS, before["took"] / _SHARE_OF_TIME):
+            return dg.SkipReason("renewed a moment ago")
+        began, ended = time.process_time(), _last_ended(context.instance)
         snapshot = _read(context, specs, specs_key)
     except RetrainError as error:
         context.log.error(str(error))
         return dg.SkipReason(f"the status cannot be read: {error}")
-    took = time.process_time() - began
+    after = {
+        **before,
+        "happened": happened,
+        "at": now,
+        "as_of": snapshot.as_of.isoformat(),
+        "took": round(time.process_time() - began, 3),
+    }
+    if ended == before["ended"] and now - before["reported"] < _REPORTED_EVERY_SECONDS:
+        reason = dg.SkipReason("no run has ended since; the snapshot is renewed")
+        return dg.SensorResult(skip_reason=reason, cursor=json.dumps(after))
     return dg.SensorResult(
         asset_events=[dg.AssetMaterialization(FLEET_STATUS, metadata=_metadata(snapshot))],
-        cursor=json.dumps({"ended": ended, "at": now, "took": round(took, 3)}),
+        cursor=json.dumps({**after, "ended": ended, "reported": now}),
     )
+
+
+def _confirmed(context: dg.SensorEvaluationContext, as_of: str, now: float) -> dg.SkipReason:
+    platform: Platform = context.resources.platform
+    moment = datetime.fromtimestamp(now, UTC)
+    problem = confirm(platform.settings.home, datetime.fromisoformat(as_of), moment)
+    if problem:
+        context.log.warning(problem)
+    return dg.SkipReason("nothing has happened since")
+
+
+def _happened(context: dg.SensorEvaluationContext, specs_key: str) -> list[Any] | None:
+    """What changes with every run and every row of the ledger; None while a run is in progress.
+
+    What is reported to Dagster without a run is not seen.
+    """
+    running = dg.RunsFilter(statuses=_IN_PROGRESS)
+    if context.instance.get_run_records(filters=running, limit=1):
+        return None
+    platform: Platform = context.resources.platform
+    changed = [
+        [one.dagster_run.run_id, one.dagster_run.status.value, one.update_timestamp.isoformat()]
+        for one in context.instance.get_run_records(limit=1, order_by="update_timestamp")
+    ]
+    return [specs_key, *changed, *platform.ledger.newest_ids()]
 
 
 def _last_ended(instance: dg.DagsterInstance) -> str:

@@ -22,6 +22,7 @@ from retrain_assets.orchestration.why import explained
 from retrain_assets.promotion.reviews import Review, Reviews
 from retrain_assets.settings import Settings
 from retrain_assets.spec.loading import BrokenSpec, SpecSet
+from retrain_assets.spec.model import METRICS, MINIMIZED
 
 if TYPE_CHECKING:
     from retrain_assets.policy.record import Entry
@@ -333,9 +334,7 @@ def _against_bound(state: ModelState) -> dict[str, Any]:
     rule, bounds = state.spec.retrain.on_performance, [state.spec.gate.floor]
     if rule is None and state.spec.gate.floor is None:
         return live
-    from retrain_assets.training.metrics import get_metric
-
-    maximize = get_metric(state.champion.metric).direction == "maximize"
+    maximize = _is_maximized(state.champion.metric)
     if rule is not None:
         level = state.champion.value if expected is None else expected.value
         bounds.append(rule.floor)
@@ -347,6 +346,19 @@ def _against_bound(state: ModelState) -> dict[str, Any]:
     bound = max(given) if maximize else min(given)
     value = state.champion.value if newest is None or newest.value is None else newest.value
     return {**live, "bound": bound, "meets": value >= bound if maximize else value <= bound}
+
+
+def _is_maximized(metric: str) -> bool:
+    """Whether more is better.
+
+    Raises:
+        TrainingError: there is no such metric: another release wrote it to the ledger.
+    """
+    if any(metric in names for names in METRICS.values()):
+        return metric not in MINIMIZED
+    from retrain_assets.training.metrics import get_metric
+
+    return get_metric(metric).direction == "maximize"
 
 
 def _last_run(record: dg.RunRecord, now: datetime) -> dict[str, Any]:

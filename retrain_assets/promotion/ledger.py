@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from retrain_assets.errors import ChampionChanged, LedgerError
 from retrain_assets.promotion.database import Database, LostRace, insert_row
-from retrain_assets.promotion.tables import outcomes, promotions
+from retrain_assets.promotion.tables import metadata, outcomes, promotions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select, Table
@@ -225,6 +225,20 @@ class Ledger:
         with self.database.transaction() as connection:
             rows = connection.execute(query.group_by(table.c.model)).all()
         return {model: int(count) for model, count in rows}
+
+    def newest_ids(self) -> list[int]:
+        """The newest row number of each table, 0 of an empty one; one query.
+
+        Rows are only ever inserted: as long as these stay, nothing was written.
+        """
+        import sqlalchemy as sa
+
+        newest = [
+            sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
+            for table in metadata().sorted_tables
+        ]
+        with self.database.transaction() as connection:
+            return [int(number) for number in connection.execute(sa.select(*newest)).one()]
 
     def history(self, model: str) -> list[Promotion]:
         """All rows of a model, oldest first."""

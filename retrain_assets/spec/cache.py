@@ -43,11 +43,12 @@ class SpecCache:
         self._entries: dict[str, Any] = self._read()
         self._kept: dict[str, Any] = {}
         self._digests: dict[Path, str | None] = {}
+        self._folders: dict[Path, Path] = {}
         self._started = time.time()
 
     def get(self, file: Path) -> Rows | None:
         """The specs of a file with their rows; None where it is not known as it is now."""
-        key = _place(file)
+        key = self._place(file)
         entry = self._entries.get(key)
         try:
             if not entry or any(self._digest(Path(p)) != d for p, d in entry["files"].items()):
@@ -61,14 +62,14 @@ class SpecCache:
 
     def put(self, file: Path, reads: Sequence[Path], specs: Rows) -> None:
         """Keep the specs of a file that also reads `reads`."""
-        files = {place: self._digest(Path(place)) for place in map(_place, (file, *reads))}
+        files = {place: self._digest(Path(place)) for place in map(self._place, (file, *reads))}
         if None in files.values() or any(map(self._is_fresh, (file, *reads))):
             return
         texts = [(row, spec.model_dump_json()) for row, spec in specs]
         for (_, spec), (_, text) in zip(specs, texts, strict=True):
             if ModelSpec.model_validate_json(text) != spec:
                 return
-        self._kept[_place(file)] = {"files": files, "specs": texts}
+        self._kept[self._place(file)] = {"files": files, "specs": texts}
 
     def save(self) -> None:
         """Write the entries that were found or kept, if anything changed."""
@@ -103,13 +104,15 @@ class SpecCache:
                 self._digests[path] = None
         return self._digests[path]
 
+    def _place(self, file: Path) -> str:
+        """Where relative paths of the file start, and its name: a link is another spec than its target."""
+        folder = file.parent
+        if folder not in self._folders:
+            self._folders[folder] = folder.resolve()
+        return str(self._folders[folder] / file.name)
+
     def _is_fresh(self, path: Path) -> bool:
         return path.stat().st_mtime > self._started - _FRESH_SECONDS
-
-
-def _place(file: Path) -> str:
-    """Where relative paths of the file start, and its name: a link is another spec than its target."""
-    return str(file.parent.resolve() / file.name)
 
 
 @cache

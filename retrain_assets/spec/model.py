@@ -26,6 +26,7 @@ from retrain_assets.spec.types import Connection, Cron, DottedPath, Duration, sh
 
 __all__ = [
     "METRICS",
+    "MINIMIZED",
     "Alarm",
     "Backoff",
     "Budgets",
@@ -68,6 +69,12 @@ METRICS: dict[str, tuple[str, ...]] = {
     "ranking": ("ndcg@10", "ndcg@5", "map@10"),
 }
 """Metrics that a task may be judged by; the first is the default of `gate.metric`."""
+
+MINIMIZED = frozenset(
+    {"log_loss", "brier", "mae", "rmse", "mape", "pinball@0.1", "pinball@0.5", "pinball@0.9"}
+)
+"""Metrics of which less is better. Written out, since importing `training.metrics` imports numpy, a tenth of
+`retrain status`; a test holds them equal to what the metrics say."""
 
 
 # What the orchestrator accepts; one asset that it refuses would take all models down with it.

@@ -1,6 +1,9 @@
 """The status of a whole fleet from real runs: what is read, what is reported, and how rarely."""
 
 import json
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +16,7 @@ from orchestration.harness import World, base_spec, day, days, succeeded
 
 from retrain_assets.cli import main
 from retrain_assets.errors import LedgerError
-from retrain_assets.fleet.snapshot import read_snapshot, specs_digest
+from retrain_assets.fleet.snapshot import Snapshot, read_snapshot, specs_digest
 from retrain_assets.fleet.status import StatusRow
 from retrain_assets.orchestration import fleet_status as module
 from retrain_assets.orchestration import status
@@ -178,7 +181,9 @@ def test_the_sensor_reports_the_fleet_without_a_run_and_leaves_the_snapshot(worl
 
 def _shifted(cursor: str | None, seconds: float) -> str:
     state = json.loads(cursor or "")
-    return json.dumps(state | {"at": state["at"] - seconds})
+    return json.dumps(
+        state | {"at": state["at"] - seconds, "reported": state["reported"] - seconds}
+    )
 
 
 def test_it_renews_after_a_run_has_ended_and_each_hour_and_never_for_itself(world: World) -> None:
@@ -193,6 +198,111 @@ def test_it_renews_after_a_run_has_ended_and_each_hour_and_never_for_itself(worl
     result, renewed = _tick(world, _shifted(cursor, 120))
     assert len(result.asset_events) == 1
     assert _tick(world, _shifted(renewed, 120))[0].asset_events == []
+
+
+def _left(world: World, max_age_seconds: float = 60.0) -> Snapshot | None:
+    key = specs_digest([world.specs_folder])
+    return read_snapshot(world.settings.home, key, datetime.now(UTC), max_age_seconds)
+
+
+def _aged(world: World, cursor: str | None, seconds: float) -> str:
+    """The snapshot and what was said of it, so many seconds later."""
+    for name in ("status.json", "status_confirmed.json"):
+        path = world.settings.home / name
+        if path.exists():
+            document = json.loads(path.read_text(encoding="utf-8"))
+            for field in ("as_of", "confirmed_at"):
+                then = datetime.fromisoformat(document[field]) - timedelta(seconds=seconds)
+                document[field] = then.isoformat()
+            path.write_text(json.dumps(document), encoding="utf-8")
+    state = json.loads(_shifted(cursor, seconds))
+    then = datetime.fromisoformat(state["as_of"]) - timedelta(seconds=seconds)
+    return json.dumps(state | {"as_of": then.isoformat()})
+
+
+def test_a_snapshot_stays_young_while_nothing_happens_and_the_sensor_says_so(world: World) -> None:
+    world.add()
+    world.first_champion()
+    _, cursor = _tick(world)
+    cursor = _aged(world, cursor, 300)
+    assert _left(world) is None, "nobody has looked for five minutes"
+    result, cursor = _tick(world, cursor)
+    assert result.asset_events == []
+    found = _left(world)
+    assert found is not None
+    assert found.confirmed_at is not None
+    assert 290 < (found.confirmed_at - found.as_of).total_seconds() < 360
+    _aged(world, cursor, 90)
+    assert _left(world) is None, "a daemon that has stopped confirms nothing"
+
+
+def test_a_snapshot_is_confirmed_for_ten_minutes_since_the_clock_changes_rows_too(
+    world: World,
+) -> None:
+    world.add()
+    world.first_champion()
+    _, cursor = _tick(world)
+    read_before = _left(world)
+    result, cursor = _tick(world, _aged(world, cursor, 700))
+    assert result.asset_events == [], "nothing that the asset's history should tell of"
+    found = _left(world)
+    assert read_before is not None
+    assert found is not None
+    assert found.confirmed_at is None, "it was read anew"
+    assert found.as_of > read_before.as_of
+
+
+def _run_ends(world: World) -> None:
+    succeeded(world.ingest(day(7)))
+
+
+def _run_starts(world: World) -> None:
+    world.instance.add_run(
+        dg.DagsterRun("retrain", run_id=str(uuid.uuid4()), status=dg.DagsterRunStatus.STARTED)
+    )
+
+
+def _decision_is_taken(world: World) -> None:
+    (entry,) = world.platform.decisions.last("churn", 1)
+    world.platform.decisions.record([replace(entry, state="another")])
+
+
+def _specs_change(world: World) -> None:
+    path = world.specs_folder / "another.yaml"
+    path.write_text(_spec_text(world, "another"), encoding="utf-8")
+
+
+@pytest.mark.parametrize("change", [_run_ends, _run_starts, _decision_is_taken, _specs_change])
+def test_what_happens_makes_the_snapshot_old(
+    world: World, change: Callable[[World], object]
+) -> None:
+    world.add()
+    world.first_champion()
+    _, cursor = _tick(world)
+    cursor = _aged(world, cursor, 65)
+    before = read_snapshot(
+        world.settings.home, specs_digest([world.specs_folder]), datetime.now(UTC), 3600
+    )
+    change(world)
+    _, cursor = _tick(world, cursor)
+    found = _left(world)
+    assert before is not None
+    assert found is not None
+    assert (found.confirmed_at, found.as_of > before.as_of) == (None, True)
+
+
+def test_a_confirmation_is_about_one_snapshot(world: World) -> None:
+    world.add()
+    world.first_champion()
+    _, cursor = _tick(world)
+    cursor = _aged(world, cursor, 300)
+    path = world.settings.home / "status.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    earlier = datetime.fromisoformat(document["as_of"]) - timedelta(seconds=1)
+    _tick(world, cursor)
+    assert _left(world) is not None
+    path.write_text(json.dumps(document | {"as_of": earlier.isoformat()}), encoding="utf-8")
+    assert _left(world) is None, "somebody else's, who had begun to read earlier"
 
 
 def test_of_several_code_locations_over_one_folder_one_shows_the_whole_fleet(world: World) -> None:
@@ -211,7 +321,9 @@ def test_of_several_code_locations_over_one_folder_one_shows_the_whole_fleet(wor
 def test_a_large_fleet_is_read_less_often(world: World) -> None:
     world.add()
     _, cursor = _tick(world)
-    slow = json.dumps(json.loads(_shifted(cursor, 120)) | {"took": 5.0, "ended": "another"})
+    slow = json.dumps(
+        json.loads(_shifted(cursor, 120)) | {"took": 5.0, "ended": "another", "happened": []}
+    )
     assert _tick(world, slow)[0].asset_events == []
     assert len(_tick(world, _shifted(slow, 300))[0].asset_events) == 1
 

@@ -102,7 +102,10 @@ def test_the_command_retrains_side_by_side_and_one_failure_hides_nobody(
     runs = stored_world.loop.evaluate("arrivals")
     for request in runs:
         assert stored_world.loop.execute("arrivals", request).success
+    snapshot = stored_world.settings.home / "status.json"
+    snapshot.write_text("of before", encoding="utf-8")
     done = retrain_now(stored_world, "--group", "shops", "--jobs", "2", "--json")
+    assert not snapshot.exists(), "the next `retrain status` reads what has come of it"
     assert done.returncode == 1, done.stderr
     rows = {row["model"]: row for row in json.loads(done.stdout)["models"]}
     assert {name: row["outcome"] for name, row in rows.items()} == {

@@ -7,10 +7,15 @@ import pytest
 import sklearn.metrics as sk
 
 from retrain_assets.errors import TrainingError
-from retrain_assets.spec.model import METRICS
+from retrain_assets.spec.model import METRICS, MINIMIZED
 from retrain_assets.training.metrics import get_metric, group_codes
 
 N = 400
+
+
+def test_what_the_specs_say_about_directions_is_what_the_metrics_say():
+    names = {name for each in METRICS.values() for name in each}
+    assert {name for name in names if get_metric(name).direction == "minimize"} == MINIMIZED
 
 
 def binary(seed=0, *, ties=True):
