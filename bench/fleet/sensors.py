@@ -33,7 +33,7 @@ def measure(models: int, days: int, *, grouped: bool) -> None:
         print(f"{models:>6} {days:>4} set up in {time.monotonic() - began:.0f} s")
         for sensor in SENSORS:
             fleet.tick(sensor)  # imports, once per process
-            ticks = [fleet.tick(sensor)[0] for _ in range(1 + models // 25)]
+            ticks = [fleet.tick(sensor)[0] for _ in range(1 + models // 15)]
             line(models, days, sensor, "first, worst", max(ticks), 0)
         for sensor in SENSORS:
             idle = sorted(fleet.tick(sensor)[0] for _ in range(5))
@@ -47,7 +47,7 @@ def measure(models: int, days: int, *, grouped: bool) -> None:
             fleet.news(fleet.names, day, alarm=name == "all")
             KEYS.append(fleet.key_of(day))
             for sensor in SENSORS:
-                ticks = [fleet.tick(sensor) for _ in range(1 + models // 25)]
+                ticks = [fleet.tick(sensor) for _ in range(1 + models // 15)]
                 line(models, days, sensor, f"{name}, worst", *max(ticks))
                 print(f"{'':>36}sum of {len(ticks)} ticks {sum(t for t, _ in ticks):8.2f}")
         fleet.instance.dispose()

@@ -7,8 +7,10 @@ stores run requests and the cursor together before it submits anything, so a dae
 resumes the tick: nothing is lost, and the run keys see to it that nothing comes twice.
 """
 
+import gc
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -29,7 +31,7 @@ from retrain_assets.spec.model import ModelSpec
 
 __all__ = ["build_sensors"]
 
-_MAX_RETRAININGS_PER_TICK = 25
+_MAX_RETRAININGS_PER_TICK = 15
 """Models; the others follow in the next tick, before everybody else."""
 _MAX_LOOKED_BACK = 10
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
@@ -55,14 +57,17 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
 
     @dg.sensor(name="arrivals", description=arrivals.__doc__, **common)
     def arrivals_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        _settled()
         return arrivals(context, specs)
 
     @dg.sensor(name="drift_sensor", description=_drift.__doc__, **common)
     def drift_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        _settled()
         return _drift(context, specs)
 
     @dg.sensor(name="freshness_sensor", description=_freshness.__doc__, **common)
     def freshness_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        _settled()
         return _freshness(context, specs)
 
     @dg.sensor(name="on_demand_sensor", description=on_demand_sensor.__doc__, **common)
@@ -97,6 +102,14 @@ def build_sensors(specs: Mapping[str, ModelSpec], settings: Settings) -> list[dg
         failure_alerts,
         _retry_sensor(specs, settings, status),
     ]
+
+
+@cache
+def _settled() -> None:
+    """Once per process, before its first tick: what a code server has loaded by then it keeps. To look through it
+    for garbage again and again would cost a tick in seven 0.2 CPU seconds more with 1,000 models."""
+    gc.collect()
+    gc.freeze()
 
 
 def _retry_sensor(
