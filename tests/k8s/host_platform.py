@@ -5,6 +5,7 @@ this checkout and its virtual environment through mounts, so that no image is bu
 deployment of k8s/ (`k8s.cluster`).
 """
 
+import compileall
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ from orchestration.harness import base_spec, days, merged
 from retrain_assets.promotion.decisions import Decisions
 from retrain_assets.promotion.ledger import Ledger
 from retrain_assets.promotion.registry import MlflowRegistry
+from retrain_assets.spec.loading import load_specs
 
 __all__ = ["START_SECONDS", "HostPlatform", "Model", "Server"]
 
@@ -292,7 +294,10 @@ class HostPlatform:
 
     def start(self) -> None:
         """Everything; returns when MLflow answers."""
+        for code in (ROOT / "retrain_assets", ROOT / "tests/orchestration", ROOT / "tests/k8s"):
+            compileall.compile_dir(code, quiet=1)  # or every pod does
         self._write_project()
+        assert not load_specs(self.folder / "specs").problems
         manifest = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {self.namespace}}}\n"
         self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
         home = self.folder / "dagster"
@@ -321,7 +326,7 @@ class HostPlatform:
         self.mlflow.stop()
         self.instance.dispose()
         self.postgres.remove()
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
+        self.cluster.remove_namespace(self.namespace)
         self.link.close()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
@@ -461,7 +466,7 @@ class HostPlatform:
             "class": "NoOpComputeLogManager",
         }
         config["run_monitoring"] |= {
-            "poll_interval_seconds": 2, "start_timeout_seconds": START_SECONDS,
+            "poll_interval_seconds": 4, "start_timeout_seconds": START_SECONDS,
             "free_slots_after_run_end_seconds": 5,
         }  # fmt: skip
         config["concurrency"]["pools"]["default_limit"] = 1

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -31,9 +32,7 @@ pytestmark = [
 ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memory": "1Gi"}}}
 """Shares neither a monitor run nor a retraining with another model."""
 FIRST = {
-    "resources": {
-        stage: {"memory": "1Gi", "cpu": "200m"} for stage in ("raw_data", "candidate_model")
-    }
+    "resources": {stage: {"memory": "1Gi", "cpu": 0.2} for stage in ("raw_data", "candidate_model")}
 }
 """The same, before the others where they all want the processor: what is done to it takes longest."""
 FULL_DISK = {
@@ -52,7 +51,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "node_agent": ALONE,
     "restarted_database": ALONE,
     "no_registry": ALONE,
-    "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
+    "nowhere": {"resources": {"raw_data": {"node_selector": {"disk": "none"}}}},
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
     "growing": {"resources": {"candidate_model": GROWING}},
@@ -352,13 +351,13 @@ def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform
     model = platform["nowhere"]
 
     def failed() -> dg.DagsterRun | None:
-        return next((run for run in model.runs("retrain") if run.is_finished), None)
+        return next((run for run in model.runs() if run.is_finished), None)
 
     run = wait_until("its first attempt has timed out", 800, failed)
     text = platform.failure(run)
     assert f"longer than {START_SECONDS} seconds to start" in text
-    assert "No node had room for what resources.candidate_model of the spec asks for" in text
-    attempts = Counter(run.root_run_id or run.run_id for run in model.runs("retrain"))
+    assert "No node had room for what resources.raw_data of the spec asks for" in text
+    attempts = Counter(run.root_run_id or run.run_id for run in model.runs())
     assert max(attempts.values()) <= 3, "tried again without end"
 
 
@@ -386,11 +385,14 @@ def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no
     models = [platform["cut_off"], platform["node_agent"]]
     for model in models:
         model.held()
-    with platform.link.cut():
-        back = time.monotonic() + 60
-        if platform.cluster.shared:  # another's kubelet is not ours to stop
-            platform.cluster.restart_kubelet(away_seconds=10)
-        time.sleep(max(0.0, back - time.monotonic()))
+    with ExitStack() as others:
+        others.enter_context(platform.cluster.undisturbed())
+        with platform.link.cut():
+            back = time.monotonic() + 60
+            if platform.cluster.shared:  # another's kubelet is not ours to stop
+                platform.cluster.restart_kubelet(away_seconds=10)
+            others.close()
+            time.sleep(max(0.0, back - time.monotonic()))
     for model in models:
         model.go_on()
     for model in models:
