@@ -240,7 +240,7 @@ class Model:
 
 @dataclass
 class HostPlatform:
-    """PostgreSQL, MLflow and the daemon on the host, run pods in a namespace.
+    """PostgreSQL, MLflow, the definitions and the daemon on the host, run pods in a namespace.
 
     Attributes:
         models: specs by name, as changes to the small one of the orchestration tests.
@@ -271,6 +271,13 @@ class HostPlatform:
              str(self.folder / "models"), "--allowed-hosts", "*"],
             self.folder, "mlflow",
         )  # fmt: skip
+        self.code_port = free_port("127.0.0.1")
+        # Of its own, as in a deployment: the daemon would start another every minute.
+        self.code = Server(
+            [python, "-m", "dagster", "api", "grpc", "--port", str(self.code_port), "--host", "127.0.0.1",
+             "--python-file", str(self.folder / "definitions.py"), "--working-directory", str(self.folder)],
+            self.folder, "code", DAGSTER_HOME=str(self.folder / "dagster"), **self.variables,
+        )  # fmt: skip
         self.daemon = Server(
             [str(Path(python).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"],
             self.folder, "daemon", DAGSTER_HOME=str(self.folder / "dagster"), **self.variables,
@@ -287,6 +294,8 @@ class HostPlatform:
             "RETRAIN_EXECUTOR": "k8s",
             "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
             "PYTHONWARNINGS": "ignore",
+            # For each look Dagster makes an instance with storages of its own, a quarter of a second of work.
+            "RETRAIN_SENSOR_INTERVAL_SECONDS": "10",
         }
 
     def __getitem__(self, name: str) -> Model:
@@ -309,8 +318,15 @@ class HostPlatform:
         )  # fmt: skip
         self.kubectl("apply", "-f", "-", stdin=config)
         self.mlflow.start()
+        self.code.start()
         wait_until("MLflow answers", 120, self._mlflow_answers)
+        wait_until("definitions are served", 120, self._code_answers)
         self.daemon.start()
+
+    def _code_answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.code_port), 1):
+            return True
+        return False
 
     def _mlflow_answers(self) -> bool:
         url = f"http://{self.cluster.host}:{self.mlflow_port}/health"
@@ -323,6 +339,7 @@ class HostPlatform:
     def remove(self) -> None:
         """Everything of it, on the host and in the cluster."""
         self.daemon.stop()
+        self.code.stop()
         self.mlflow.stop()
         self.instance.dispose()
         self.postgres.remove()
@@ -449,8 +466,8 @@ class HostPlatform:
             "from retrain_assets.orchestration.build import build_definitions\n\n"
             f"defs = build_definitions({str(self.folder / 'specs')!r})\n"
         )
-        location = {"relative_path": "definitions.py", "working_directory": str(self.folder)}
-        workspace = {"load_from": [{"python_file": location}]}
+        location = {"host": "127.0.0.1", "port": self.code_port, "location_name": "retrain_assets"}
+        workspace = {"load_from": [{"grpc_server": location}]}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(workspace))
 
     def _instance_config(self) -> dict[str, Any]:

@@ -123,8 +123,8 @@ def running(
 def faults(running: HostPlatform) -> Iterator[Faults]:
     """Those of single runs, begun."""
     found = Faults(running)
-    for name in (*BY_THEMSELVES, *HELD):
-        running[name].arrive(hold=[name] if name in HELD else [])
+    for name in BY_THEMSELVES:
+        running[name].arrive()
     found.begin(is_deleted_in_every_phase, "deleted")
     found.begin(is_deleted_before_it_has_begun, "early")
     found.begin(is_evicted, "evicted")
@@ -133,6 +133,13 @@ def faults(running: HostPlatform) -> Iterator[Faults]:
     running.launch("retrain_now", IMAGELESS, ask_for("deleted"))
     yield found
     found.end()
+
+
+@pytest.fixture(scope="module")
+def held(running: HostPlatform) -> None:
+    """The runs that wait for the faults that hit every run, all asked for at once."""
+    for name in HELD:
+        running[name].arrive(hold=[name])
 
 
 @pytest.fixture
@@ -379,6 +386,7 @@ def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> No
 # -- faults that hit every run ---------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("held")
 def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no_healthy_run(
     platform: HostPlatform,
 ) -> None:
@@ -400,6 +408,7 @@ def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no
         assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
 
 
+@pytest.mark.usefixtures("held")
 def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
     model = platform["no_registry"]
     model.held()
@@ -414,6 +423,7 @@ def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatf
     promoted_once(model)
 
 
+@pytest.mark.usefixtures("held")
 def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
     model = platform["restarted_database"]
     model.held()
