@@ -113,9 +113,14 @@ class Cluster:
         return done.stdout
 
     def remove_namespace(self, name: str) -> None:
-        """A namespace and what is in it, whose processes have a second to say goodbye."""
+        """A namespace and what is in it, whose processes have a second to say goodbye.
+
+        In a cluster that tests have started it is not waited for: its last user stops that.
+        """
         self.kubectl("delete", "namespace", name, "--wait=false")
         self.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false")
+        if self.shared and _STARTED.exists():
+            return
         self.kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=300s", check=False)
         left = self.get("namespaces")
         assert name not in {one["metadata"]["name"] for one in left}, f"{name} is still there"
