@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ class ObjectStore:
         return s3fs.S3FileSystem(
             key=self.key_id, secret=self.secret, endpoint_url=self.url, skip_instance_cache=True
         )
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While the block runs it takes connections and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def remove(self) -> None:
         """End it, and what it holds."""

@@ -181,19 +181,20 @@ def _attributes(namespace: str, verb: str, resource: str) -> str:
 
 def test_a_run_ends_at_the_push_of_a_button(deployed: Deployment, promoted: Promoted) -> None:
     before = {run["runId"] for run in deployed.runs()}
-    sensor_asks(deployed, "arrivals")
-    run_id = next(
-        run["runId"]
-        for run in deployed.runs()
-        if run["runId"] not in before and run["tags"].get("retrain/model") == MODEL
-    )
+    with deployed.store.frozen():  # the run waits for it
+        sensor_asks(deployed, "arrivals")
+        run_id = next(
+            run["runId"]
+            for run in deployed.runs()
+            if run["runId"] not in before and run["tags"].get("retrain/model") == MODEL
+        )
+        wait_until("the run has started", 300, lambda: deployed.status(run_id) == "STARTED")
+        ended = deployed.graphql(
+            "mutation($id: String!) { terminateRun(runId: $id) { __typename"
+            " ... on TerminateRunFailure { message } ... on PythonError { message } } }",
+            id=run_id,
+        )["terminateRun"]
     job = f"dagster-run-{run_id}"
-    wait_until("the run has started", 300, lambda: deployed.status(run_id) == "STARTED")
-    ended = deployed.graphql(
-        "mutation($id: String!) { terminateRun(runId: $id) { __typename"
-        " ... on TerminateRunFailure { message } ... on PythonError { message } } }",
-        id=run_id,
-    )["terminateRun"]
     assert ended["__typename"] == "TerminateRunSuccess", ended
     wait_until(
         "its Job is gone",

@@ -55,7 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
     "growing": {"resources": {"candidate_model": GROWING}},
-    "growing_apart": {"resources": {"candidate_model": GROWING | {"isolate": True}}},
+    "growing_apart": {"resources": {"candidate_model": GROWING | {"isolate": True, "cpu": 0.2}}},
     "apart": {"resources": {"candidate_model": {"isolate": True, "memory": "1Gi"}}},
 }
 
@@ -408,30 +408,42 @@ def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no
         assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
 
 
-@pytest.mark.usefixtures("held")
-def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
-    model = platform["no_registry"]
+@pytest.fixture(scope="module")
+def without_registry(running: HostPlatform, held: None) -> Model:
+    """A model whose retraining began while the registry was away."""
+    model = running["no_registry"]
     model.held()
-    platform.mlflow.stop()
+    running.mlflow.stop()
     try:
         model.go_on()
         model.started("candidate_model")
         assert model.runs("monitor")[0].status == dg.DagsterRunStatus.SUCCESS
         time.sleep(8)
     finally:
-        platform.mlflow.start()
-    promoted_once(model)
+        running.mlflow.start()
+    return model
 
 
-@pytest.mark.usefixtures("held")
-def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
-    model = platform["restarted_database"]
+@pytest.fixture(scope="module")
+def without_database(running: HostPlatform, held: None, without_registry: Model) -> Model:
+    """A model in both of whose runs the database was away; another waits for the registry meanwhile."""
+    model = running["restarted_database"]
     model.held()
-    platform.restart_database(away_seconds=3)
+    running.restart_database(away_seconds=3)
     model.go_on()
     model.started("candidate_model")
-    platform.restart_database(away_seconds=3)
-    promoted_once(model)
+    running.restart_database(away_seconds=3)
+    return model
+
+
+@pytest.mark.usefixtures("faults", "without_database")
+def test_a_registry_that_is_away_holds_up_the_candidate_only(without_registry: Model) -> None:
+    promoted_once(without_registry)
+
+
+@pytest.mark.usefixtures("faults")
+def test_a_restarted_database_costs_at_most_a_run(without_database: Model) -> None:
+    promoted_once(without_database)
 
 
 def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:
