@@ -78,11 +78,11 @@ class Server:
         finally:
             os.killpg(self._process.pid, signal.SIGCONT)
 
-    def stop(self) -> None:
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
         self._wanted = False
         if self._process is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, 15)
+                os.killpg(self._process.pid, by)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
@@ -339,7 +339,7 @@ class HostPlatform:
     def remove(self) -> None:
         """Everything of it, on the host and in the cluster."""
         self.daemon.stop()
-        self.code.stop()
+        self.code.stop(signal.SIGKILL)  # it takes its time over others
         self.mlflow.stop()
         self.instance.dispose()
         self.postgres.remove()
