@@ -86,7 +86,7 @@ def test_a_retraining_that_dagster_is_about_to_try_again_is_not_asked_for_beside
     died = dg.DagsterRun(
         "__ASSET_JOB",
         status=dg.DagsterRunStatus.FAILURE,
-        asset_selection=frozenset(retrain_keys("churn")),
+        asset_selection=frozenset(retrain_keys("churn", partitioned=True)),
         tags={"dagster/will_retry": "true"},
     )
     world.instance.add_run(died)
