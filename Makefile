@@ -6,7 +6,7 @@ HOME_DIR := $(if $(RETRAIN_HOME),$(RETRAIN_HOME),.retrain)
 PORT ?= 3000
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo dev test test-k8s test-k8s-all lint lock schema clean
+.PHONY: help install demo dev test test-k8s lint lock schema clean
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,12 +38,9 @@ dev: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## The Dagster UI with sensors a
 test: $(STAMP)  ## All tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
+# On one cluster beside each other: what clusters do to runs, and the deployment with its fleet.
 test-k8s: $(STAMP)  ## Tests on a real cluster: ../shared/kube, or KUBECONFIG and RETRAIN_K8S_HOST
-	@$(BIN)/pytest -n 0 -m k8s --durations=12 $(addprefix tests/k8s/test_,manifests.py deployment.py)
-
-# One cluster and one deployment for all; the faults come first, for they need neither image nor deployment.
-test-k8s-all: $(STAMP)  ## The same, with what clusters do to runs and a fleet on two GPUs
-	@$(BIN)/pytest -n 0 -m k8s --durations=12 $(addprefix tests/k8s/test_,faults.py manifests.py deployment.py fleet.py)
+	@$(BIN)/pytest -n 2 --dist loadfile -m k8s --durations=12 tests/k8s
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -8,7 +8,7 @@ reading sources (`data.sources`), retraining, unless a model does that in its mo
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -24,8 +24,7 @@ from retrain_assets.orchestration.keys import (
     retrain_keys,
 )
 from retrain_assets.orchestration.kubernetes import run_tags
-from retrain_assets.orchestration.observe import runs_in_progress
-from retrain_assets.orchestration.retries import RETRIED_BY, awaits_retry
+from retrain_assets.orchestration.retries import unfinished
 from retrain_assets.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ _MAX_REPORTS = 60
 """Models per tick whose newest report is read."""
 _SECONDS_PER_TICK = 25.0
 """An evaluation ends after 60 s, and a source may be slow."""
-_RETRIED_WITHIN = timedelta(minutes=2)
-"""How long after the death of a run's process Dagster's own retry (`run_retries`) is waited for."""
 
 
 @dataclass(frozen=True)
@@ -186,26 +183,11 @@ def _queue(first_model: str) -> str:
 
 
 def _queues_in_progress(instance: dg.DagsterInstance) -> set[str]:
-    """Queues that have a monitor run which has not ended, or which Dagster is about to try again.
-
-    The reads follow the life of a run, so that one which goes from one state to the next between two
-    of them is in the later one.
-    """
-    found = list(runs_in_progress(instance))
-    died = instance.get_runs(
-        filters=dg.RunsFilter(
-            statuses=[dg.DagsterRunStatus.FAILURE],
-            updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
-        )
-    )
-    found += [run for run in died if awaits_retry(run, instance)]
-    if retries := [run.tags[RETRIED_BY] for run in died if RETRIED_BY in run.tags]:
-        again = instance.get_runs(filters=dg.RunsFilter(run_ids=retries))
-        found += [run for run in again if not run.is_finished]
+    """Queues that have a monitor run which has not ended, or which Dagster is about to try again."""
     # Not by tag: the database would go through the tags of all monitor runs that ever were.
     return {
         run.tags[Tag.QUEUE]
-        for run in found
+        for run in unfinished(instance)
         if run.tags.get(Tag.KIND) == "monitor" and Tag.QUEUE in run.tags
     }
 

@@ -2,8 +2,8 @@
 
 https://docs.dagster.io/deployment/execution/run-retries
 
-Belongs here: which failed runs wait for their retry, and reporting a failure again whose retry does not
-come. Does not: retrainings that are asked for again after a failure (`deciding`).
+Belongs here: which failed runs wait for their retry, and so are not over yet, and reporting a failure again
+whose retry does not come. Does not: retrainings that are asked for again after a failure (`deciding`).
 
 Dagster stores the event of a failure before the run's state and the tag that says whether it will retry,
 and its daemon passes each event once: when it looks between the two, the run is never tried again
@@ -18,8 +18,9 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from retrain_assets.orchestration.keys import Tag
+from retrain_assets.orchestration.observe import runs_in_progress
 
-__all__ = ["REPORTED_AGAIN", "RETRIED_BY", "awaits_retry", "retries"]
+__all__ = ["REPORTED_AGAIN", "RETRIED_BY", "awaits_retry", "retries", "unfinished"]
 
 RETRIED_BY = "dagster/auto_retry_run_id"
 _WILL_RETRY = "dagster/will_retry"
@@ -30,6 +31,8 @@ REPORTED_AGAIN = (
 _PATIENCE = timedelta(seconds=30)
 """Dagster's daemon looks every 5 s, later where it has many runs to start again."""
 _LOOKED_BACK = timedelta(hours=1)
+_RETRIED_WITHIN = timedelta(minutes=2)
+"""How long after the death of a run's process Dagster's own retry is waited for."""
 
 
 def awaits_retry(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
@@ -37,6 +40,26 @@ def awaits_retry(run: dg.DagsterRun, instance: dg.DagsterInstance) -> bool:
     # Dagster notes whether it will just after the failure.
     undecided = "true" if instance.run_retries_enabled else "false"
     return RETRIED_BY not in run.tags and run.tags.get(_WILL_RETRY, undecided) == "true"
+
+
+def unfinished(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """The runs that have not ended, and those which died just now and which Dagster is about to try again.
+
+    The reads follow the life of a run, so that one which goes from one state to the next between two
+    of them is in the later one.
+    """
+    found = list(runs_in_progress(instance))
+    died = instance.get_runs(
+        filters=dg.RunsFilter(
+            statuses=[dg.DagsterRunStatus.FAILURE],
+            updated_after=datetime.now(UTC) - _RETRIED_WITHIN,
+        )
+    )
+    found += [run for run in died if awaits_retry(run, instance)]
+    if retried := [run.tags[RETRIED_BY] for run in died if RETRIED_BY in run.tags]:
+        again = instance.get_runs(filters=dg.RunsFilter(run_ids=retried))
+        found += [run for run in again if not run.is_finished]
+    return found
 
 
 def retries(context: dg.SensorEvaluationContext, models: Collection[str]) -> dg.SkipReason:

@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 
 from retrain_assets.orchestration.keys import RANGE_START, models_of
-from retrain_assets.orchestration.observe import runs_in_progress
+from retrain_assets.orchestration.retries import unfinished
 
 __all__ = ["Turn"]
 
@@ -43,7 +43,7 @@ class Turn:
         seen: ids of those whose update lies within the overlap before `since`.
         queue: models to look at, those first that wait longest.
         after: the last model that was looked at in turn.
-        running: the runs that have not ended; of this tick only.
+        running: the runs that have not ended or are about to be tried again; of this tick only.
         sole_runs: of models that were looked at since their runs before, the one run of one partition that
             can have changed them since, by its id; of this tick only.
     """
@@ -69,7 +69,7 @@ class Turn:
         """The models of this tick, in the order in which they are served."""
         known = sorted(names)
         touched = known if self.since is None else []
-        self.running = runs_in_progress(instance)
+        self.running = unfinished(instance)
         among, first = set(known), self.since is None
         started = [run for run in self.running if run.status == dg.DagsterRunStatus.STARTED]
         runs = [*started, *self._updated(instance)]

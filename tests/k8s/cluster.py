@@ -21,6 +21,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -111,6 +112,19 @@ class Cluster:
         assert not check or done.returncode == 0, f"kubectl {' '.join(args)}:\n{done.stderr}"
         return done.stdout
 
+    def remove_namespace(self, name: str) -> None:
+        """A namespace and what is in it, whose processes have a second to say goodbye.
+
+        In a cluster that tests have started it is not waited for: its last user stops that.
+        """
+        self.kubectl("delete", "namespace", name, "--wait=false")
+        self.kubectl("-n", name, "delete", "pods", "--all", "--grace-period=1", "--wait=false")
+        if self.shared and _STARTED.exists():
+            return
+        self.kubectl("wait", "--for=delete", f"namespace/{name}", "--timeout=300s", check=False)
+        left = self.get("namespaces")
+        assert name not in {one["metadata"]["name"] for one in left}, f"{name} is still there"
+
     def get(self, *args: str) -> list[dict[str, Any]]:
         """Objects of `kubectl get ... -o json`."""
         items: list[dict[str, Any]] = json.loads(self.kubectl("get", *args, "-o", "json"))["items"]
@@ -150,13 +164,45 @@ class Cluster:
         self.kubectl("uncordon", *(node["metadata"]["name"] for node in self.get("nodes")))
 
     def restart_kubelet(self, away_seconds: float) -> None:
-        """Kill the node's kubelet and start it again; only where the cluster is `shared`."""
-        pid, started = (_STATE / "run/kubelet.pid").read_text().split()
-        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == started
-        os.kill(int(pid), signal.SIGKILL)
-        time.sleep(away_seconds)
+        """Kill the node's kubelet and start it again; only where the cluster is `shared`.
+
+        Returns when all pods that were ready are so again: without their kubelet they are not.
+        """
+        ready = self._ready()
         with _exclusively():
+            pid, started = (_STATE / "run/kubelet.pid").read_text().split()
+            assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19] == started
+            os.kill(int(pid), signal.SIGKILL)
+            time.sleep(away_seconds)
             subprocess.run([SHARED, "up"], check=True, capture_output=True)
+        back = datetime.now(UTC)
+
+        def recovered() -> bool:
+            (lease,) = self.get("-n", "kube-node-lease", "leases")
+            renewed = datetime.fromisoformat(lease["spec"]["renewTime"])
+            return renewed > back and self._pods() & ready <= self._ready()
+
+        wait_until("the kubelet is back, and what was ready before", 240, recovered)
+
+    def _pods(self) -> set[str]:
+        """UIDs of all pods."""
+        return {pod["metadata"]["uid"] for pod in self.get("pods", "-A")}
+
+    def _ready(self) -> set[str]:
+        """UIDs of the pods that are ready."""
+        return {
+            pod["metadata"]["uid"]
+            for pod in self.get("pods", "-A")
+            for condition in pod["status"].get("conditions", ())
+            if (condition["type"], condition["status"]) == ("Ready", "True")
+        }
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While the block runs no other test disturbs the nodes, or relies on their being undisturbed."""
+        with _temporary("nodes").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def import_image(self) -> None:
         """The image of this checkout on the node, built if it has changed."""
@@ -503,7 +549,7 @@ class Deployment:
         if self._forward is not None:
             self._forward.terminate()
             self._forward.wait(30)
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
+        self.cluster.remove_namespace(self.namespace)
 
 
 def _namespace(name: str) -> str:

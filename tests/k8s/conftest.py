@@ -23,6 +23,13 @@ def cluster(bare_cluster: Cluster) -> Cluster:
     return bare_cluster
 
 
+@pytest.fixture
+def undisturbed(bare_cluster: Cluster) -> Iterator[None]:
+    """Nodes that no other test disturbs meanwhile."""
+    with bare_cluster.undisturbed():
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres(cluster: Cluster) -> Iterator[Postgres]:
     server = Postgres(cluster.host)

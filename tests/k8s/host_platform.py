@@ -5,6 +5,7 @@ this checkout and its virtual environment through mounts, so that no image is bu
 deployment of k8s/ (`k8s.cluster`).
 """
 
+import compileall
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ from orchestration.harness import base_spec, days, merged
 from retrain_assets.promotion.decisions import Decisions
 from retrain_assets.promotion.ledger import Ledger
 from retrain_assets.promotion.registry import MlflowRegistry
+from retrain_assets.spec.loading import load_specs
 
 __all__ = ["START_SECONDS", "HostPlatform", "Model", "Server"]
 
@@ -76,11 +78,11 @@ class Server:
         finally:
             os.killpg(self._process.pid, signal.SIGCONT)
 
-    def stop(self) -> None:
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> None:
         self._wanted = False
         if self._process is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, 15)
+                os.killpg(self._process.pid, by)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
@@ -238,7 +240,7 @@ class Model:
 
 @dataclass
 class HostPlatform:
-    """PostgreSQL, MLflow and the daemon on the host, run pods in a namespace.
+    """PostgreSQL, MLflow, the definitions and the daemon on the host, run pods in a namespace.
 
     Attributes:
         models: specs by name, as changes to the small one of the orchestration tests.
@@ -269,6 +271,13 @@ class HostPlatform:
              str(self.folder / "models"), "--allowed-hosts", "*"],
             self.folder, "mlflow",
         )  # fmt: skip
+        self.code_port = free_port("127.0.0.1")
+        # Of its own, as in a deployment: the daemon would start another every minute.
+        self.code = Server(
+            [python, "-m", "dagster", "api", "grpc", "--port", str(self.code_port), "--host", "127.0.0.1",
+             "--python-file", str(self.folder / "definitions.py"), "--working-directory", str(self.folder)],
+            self.folder, "code", DAGSTER_HOME=str(self.folder / "dagster"), **self.variables,
+        )  # fmt: skip
         self.daemon = Server(
             [str(Path(python).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"],
             self.folder, "daemon", DAGSTER_HOME=str(self.folder / "dagster"), **self.variables,
@@ -285,6 +294,8 @@ class HostPlatform:
             "RETRAIN_EXECUTOR": "k8s",
             "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
             "PYTHONWARNINGS": "ignore",
+            # For each look Dagster makes an instance with storages of its own, a quarter of a second of work.
+            "RETRAIN_SENSOR_INTERVAL_SECONDS": "10",
         }
 
     def __getitem__(self, name: str) -> Model:
@@ -292,7 +303,10 @@ class HostPlatform:
 
     def start(self) -> None:
         """Everything; returns when MLflow answers."""
+        for code in (ROOT / "retrain_assets", ROOT / "tests/orchestration", ROOT / "tests/k8s"):
+            compileall.compile_dir(code, quiet=1)  # or every pod does
         self._write_project()
+        assert not load_specs(self.folder / "specs").problems
         manifest = f"apiVersion: v1\nkind: Namespace\nmetadata: {{name: {self.namespace}}}\n"
         self.cluster.kubectl("apply", "-f", "-", stdin=manifest)
         home = self.folder / "dagster"
@@ -304,8 +318,15 @@ class HostPlatform:
         )  # fmt: skip
         self.kubectl("apply", "-f", "-", stdin=config)
         self.mlflow.start()
+        self.code.start()
         wait_until("MLflow answers", 120, self._mlflow_answers)
+        wait_until("definitions are served", 120, self._code_answers)
         self.daemon.start()
+
+    def _code_answers(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.code_port), 1):
+            return True
+        return False
 
     def _mlflow_answers(self) -> bool:
         url = f"http://{self.cluster.host}:{self.mlflow_port}/health"
@@ -318,10 +339,11 @@ class HostPlatform:
     def remove(self) -> None:
         """Everything of it, on the host and in the cluster."""
         self.daemon.stop()
+        self.code.stop(signal.SIGKILL)  # it takes its time over others
         self.mlflow.stop()
         self.instance.dispose()
         self.postgres.remove()
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--wait=true", "--timeout=300s")
+        self.cluster.remove_namespace(self.namespace)
         self.link.close()
 
     def kubectl(self, *args: str, stdin: str | None = None, check: bool = True) -> str:
@@ -444,8 +466,8 @@ class HostPlatform:
             "from retrain_assets.orchestration.build import build_definitions\n\n"
             f"defs = build_definitions({str(self.folder / 'specs')!r})\n"
         )
-        location = {"relative_path": "definitions.py", "working_directory": str(self.folder)}
-        workspace = {"load_from": [{"python_file": location}]}
+        location = {"host": "127.0.0.1", "port": self.code_port, "location_name": "retrain_assets"}
+        workspace = {"load_from": [{"grpc_server": location}]}
         (self.folder / "workspace.yaml").write_text(yaml.safe_dump(workspace))
 
     def _instance_config(self) -> dict[str, Any]:
@@ -461,7 +483,7 @@ class HostPlatform:
             "class": "NoOpComputeLogManager",
         }
         config["run_monitoring"] |= {
-            "poll_interval_seconds": 2, "start_timeout_seconds": START_SECONDS,
+            "poll_interval_seconds": 4, "start_timeout_seconds": START_SECONDS,
             "free_slots_after_run_end_seconds": 5,
         }  # fmt: skip
         config["concurrency"]["pools"]["default_limit"] = 1

@@ -1,20 +1,28 @@
-"""One deployment, from nothing to the first promotion, and what its pods may do."""
+"""One deployment: from nothing to the first promotion, what its pods may do, and a fleet of recommenders that ask
+for their first training at once, on a node with two GPUs."""
 
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from k8s.cluster import IMAGE, Deployment, wait_until
-from k8s.recommenders import fleet_files
+from k8s.cluster import IMAGE, ROOT, Deployment, wait_until
+from k8s.recommenders import SIZE, fleet, fleet_files
 
 from retrain_assets.promotion.ledger import Ledger
 
-pytestmark = [pytest.mark.k8s, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.k8s, pytest.mark.timeout(4000)]
 
 MODEL = "flight_delay"
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+FLEET_SECONDS = 300 + 60 * SIZE  # a machine with nothing else to do takes 17 s per model
+GPUS = 2
 
 
 @dataclass(frozen=True)
@@ -173,19 +181,20 @@ def _attributes(namespace: str, verb: str, resource: str) -> str:
 
 def test_a_run_ends_at_the_push_of_a_button(deployed: Deployment, promoted: Promoted) -> None:
     before = {run["runId"] for run in deployed.runs()}
-    sensor_asks(deployed, "arrivals")
-    run_id = next(
-        run["runId"]
-        for run in deployed.runs()
-        if run["runId"] not in before and run["tags"].get("retrain/model") == MODEL
-    )
+    with deployed.store.frozen():  # the run waits for it
+        sensor_asks(deployed, "arrivals")
+        run_id = next(
+            run["runId"]
+            for run in deployed.runs()
+            if run["runId"] not in before and run["tags"].get("retrain/model") == MODEL
+        )
+        wait_until("the run has started", 300, lambda: deployed.status(run_id) == "STARTED")
+        ended = deployed.graphql(
+            "mutation($id: String!) { terminateRun(runId: $id) { __typename"
+            " ... on TerminateRunFailure { message } ... on PythonError { message } } }",
+            id=run_id,
+        )["terminateRun"]
     job = f"dagster-run-{run_id}"
-    wait_until("the run has started", 300, lambda: deployed.status(run_id) == "STARTED")
-    ended = deployed.graphql(
-        "mutation($id: String!) { terminateRun(runId: $id) { __typename"
-        " ... on TerminateRunFailure { message } ... on PythonError { message } } }",
-        id=run_id,
-    )["terminateRun"]
     assert ended["__typename"] == "TerminateRunSuccess", ended
     wait_until(
         "its Job is gone",
@@ -196,6 +205,7 @@ def test_a_run_ends_at_the_push_of_a_button(deployed: Deployment, promoted: Prom
     assert deployed.status(run_id) == "CANCELED"
 
 
+@pytest.mark.usefixtures("undisturbed")
 def test_a_budget_keeps_one_of_two_webservers(deployed: Deployment) -> None:
     """An eviction that would leave none is refused; a drain asks again until it is not."""
     webservers = "app.kubernetes.io/component=webserver"
@@ -222,3 +232,107 @@ def test_other_specs_are_served_by_new_pods_that_know_what_was(
     """Every pod holds nothing: a new one goes on where the old one stopped."""
     deployed.serve(fleet_files())
     assert deployed.step_output(promoted.monitor["runId"])
+
+
+# -- the fleet --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fleet_deployed(deployed: Deployment) -> Deployment:
+    """The deployment with the fleet's specs alone, and no sensor that is on."""
+    if deployed.specs != fleet_files():
+        deployed.serve(fleet_files())
+    return deployed
+
+
+def lived(pod: dict[str, Any]) -> tuple[datetime, datetime]:
+    """When the pod's container started and ended."""
+    state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+    return datetime.fromisoformat(state["startedAt"]), datetime.fromisoformat(state["finishedAt"])
+
+
+def ended_pods(deployment: Deployment) -> list[dict[str, Any]] | None:
+    """Pods of runs, once all of them have ended: the process ends a little after its run."""
+    pods = deployment.get("pods", "-l", "app.kubernetes.io/component in (run_worker, step_worker)")
+    phases = {pod["status"]["phase"] for pod in pods}
+    return pods if phases <= {"Succeeded", "Failed"} else None
+
+
+def most_at_a_time(spans: list[tuple[datetime, datetime]]) -> int:
+    """How many of the half-open spans overlap at most."""
+    return max(sum(start <= at < end for start, end in spans) for at, _ in spans)
+
+
+def gpus(pod: dict[str, Any]) -> int:
+    limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
+    return int(limits.get("nvidia.com/gpu", 0))
+
+
+def wait_for_a_gpu(deployment: Deployment) -> set[str]:
+    """Runs of which the UI says that they are queued for the pool `gpu`."""
+    queued = deployment.graphql(
+        "query { runsOrError(filter: {statuses: [QUEUED]}) { ... on Runs { results {"
+        " runId rootConcurrencyKeys hasConcurrencyKeySlots hasUnconstrainedRootNodes } } } }"
+    )["runsOrError"]["results"]
+    return {
+        run["runId"]
+        for run in queued
+        if run["rootConcurrencyKeys"] == ["gpu"]
+        and not run["hasConcurrencyKeySlots"]
+        and not run["hasUnconstrainedRootNodes"]
+    }
+
+
+@pytest.mark.usefixtures("undisturbed")
+def test_every_model_of_the_fleet_is_trained_and_the_gpus_are_never_overcommitted(
+    fleet_deployed: Deployment,
+) -> None:
+    names = [f"rec_{row['market']}" for row in fleet()["for_each"]]
+    with_gpu = [row for row in fleet()["for_each"] if row.get("resources.candidate_model.gpu")]
+    ledger = Ledger(fleet_deployed.postgres.url("ledger"))
+    waited: set[str] = set()
+    began, began_at = time.monotonic(), time.time()
+    fleet_deployed.automate("arrivals", True)
+    fleet_deployed.automate("freshness_sensor", True)
+
+    def all_have_a_champion() -> bool:
+        runs = [run for run in fleet_deployed.runs() if run["creationTime"] >= began_at]
+        waited.update(wait_for_a_gpu(fleet_deployed))
+        failed = [run for run in runs if run["status"] == "FAILURE"]
+        assert not failed, fleet_deployed.step_output(failed[0]["runId"])
+        busy = [run for run in runs if run["status"] not in ("SUCCESS", "CANCELED")]
+        return not busy and all(ledger.champion(name) is not None for name in names)
+
+    wait_until(f"{SIZE} models have a champion", FLEET_SECONDS, all_have_a_champion)
+    print(
+        f"{SIZE} champions after {time.monotonic() - began:.0f} s; {len(waited)} waited for a GPU"
+    )
+    for sensor in ("arrivals", "freshness_sensor"):
+        fleet_deployed.automate(sensor, False)
+    pods = wait_until("every pod of a run has ended", 300, lambda: ended_pods(fleet_deployed))
+    spans = [lived(pod) for pod in pods if gpus(pod)]
+    assert len(spans) == len(with_gpu)
+    assert 1 <= most_at_a_time(spans) <= GPUS
+    assert waited, "nothing has waited for a GPU, or the UI does not say so"
+
+
+def test_output_of_every_step_is_readable_without_any_pod(fleet_deployed: Deployment) -> None:
+    fleet_deployed.kubectl("delete", "jobs", "--all", "--cascade=foreground", "--timeout=120s")
+    for run in fleet_deployed.runs():
+        if run["tags"].get("retrain/kind") == "retrain":
+            assert "registered" in fleet_deployed.step_output(run["runId"])
+
+
+def test_status_works_from_outside_the_cluster(fleet_deployed: Deployment, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "k8s/base/dagster.yaml").read_text())
+    specs = tmp_path / "specs"
+    specs.mkdir()
+    for name, content in fleet_files().items():
+        (specs / name).write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "retrain_assets.cli", "status", "--json", "--specs", str(specs)],
+        env={**os.environ, **fleet_deployed.environment(), "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"champion') >= SIZE

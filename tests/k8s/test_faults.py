@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any
 
@@ -31,9 +32,7 @@ pytestmark = [
 ALONE = {"resources": {"raw_data": {"memory": "1Gi"}, "candidate_model": {"memory": "1Gi"}}}
 """Shares neither a monitor run nor a retraining with another model."""
 FIRST = {
-    "resources": {
-        stage: {"memory": "1Gi", "cpu": "200m"} for stage in ("raw_data", "candidate_model")
-    }
+    "resources": {stage: {"memory": "1Gi", "cpu": 0.2} for stage in ("raw_data", "candidate_model")}
 }
 """The same, before the others where they all want the processor: what is done to it takes longest."""
 FULL_DISK = {
@@ -52,11 +51,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "node_agent": ALONE,
     "restarted_database": ALONE,
     "no_registry": ALONE,
-    "nowhere": {"resources": {"candidate_model": {"node_selector": {"disk": "none"}}}},
+    "nowhere": {"resources": {"raw_data": {"node_selector": {"disk": "none"}}}},
     "gpu_a": {"resources": {"candidate_model": {"gpu": 1}}},
     "gpu_b": {"resources": {"candidate_model": {"gpu": 1}}},
     "growing": {"resources": {"candidate_model": GROWING}},
-    "growing_apart": {"resources": {"candidate_model": GROWING | {"isolate": True}}},
+    "growing_apart": {"resources": {"candidate_model": GROWING | {"isolate": True, "cpu": 0.2}}},
     "apart": {"resources": {"candidate_model": {"isolate": True, "memory": "1Gi"}}},
 }
 
@@ -124,8 +123,8 @@ def running(
 def faults(running: HostPlatform) -> Iterator[Faults]:
     """Those of single runs, begun."""
     found = Faults(running)
-    for name in (*BY_THEMSELVES, *HELD):
-        running[name].arrive(hold=[name] if name in HELD else [])
+    for name in BY_THEMSELVES:
+        running[name].arrive()
     found.begin(is_deleted_in_every_phase, "deleted")
     found.begin(is_deleted_before_it_has_begun, "early")
     found.begin(is_evicted, "evicted")
@@ -134,6 +133,13 @@ def faults(running: HostPlatform) -> Iterator[Faults]:
     running.launch("retrain_now", IMAGELESS, ask_for("deleted"))
     yield found
     found.end()
+
+
+@pytest.fixture(scope="module")
+def held(running: HostPlatform) -> None:
+    """The runs that wait for the faults that hit every run, all asked for at once."""
+    for name in HELD:
+        running[name].arrive(hold=[name])
 
 
 @pytest.fixture
@@ -352,13 +358,13 @@ def test_a_pod_that_no_node_takes_waits_and_then_says_why(platform: HostPlatform
     model = platform["nowhere"]
 
     def failed() -> dg.DagsterRun | None:
-        return next((run for run in model.runs("retrain") if run.is_finished), None)
+        return next((run for run in model.runs() if run.is_finished), None)
 
     run = wait_until("its first attempt has timed out", 800, failed)
     text = platform.failure(run)
     assert f"longer than {START_SECONDS} seconds to start" in text
-    assert "No node had room for what resources.candidate_model of the spec asks for" in text
-    attempts = Counter(run.root_run_id or run.run_id for run in model.runs("retrain"))
+    assert "No node had room for what resources.raw_data of the spec asks for" in text
+    attempts = Counter(run.root_run_id or run.run_id for run in model.runs())
     assert max(attempts.values()) <= 3, "tried again without end"
 
 
@@ -380,17 +386,21 @@ def test_a_missing_image_ends_the_run_and_is_named(platform: HostPlatform) -> No
 # -- faults that hit every run ---------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("held")
 def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no_healthy_run(
     platform: HostPlatform,
 ) -> None:
     models = [platform["cut_off"], platform["node_agent"]]
     for model in models:
         model.held()
-    with platform.link.cut():
-        back = time.monotonic() + 60
-        if platform.cluster.shared:  # another's kubelet is not ours to stop
-            platform.cluster.restart_kubelet(away_seconds=10)
-        time.sleep(max(0.0, back - time.monotonic()))
+    with ExitStack() as others:
+        others.enter_context(platform.cluster.undisturbed())
+        with platform.link.cut():
+            back = time.monotonic() + 60
+            if platform.cluster.shared:  # another's kubelet is not ours to stop
+                platform.cluster.restart_kubelet(away_seconds=10)
+            others.close()
+            time.sleep(max(0.0, back - time.monotonic()))
     for model in models:
         model.go_on()
     for model in models:
@@ -398,28 +408,42 @@ def test_an_api_server_that_is_away_for_a_minute_and_a_restarted_kubelet_fail_no
         assert len(model.runs("monitor")) == 1, "a second run was started beside a healthy one"
 
 
-def test_a_registry_that_is_away_holds_up_the_candidate_only(platform: HostPlatform) -> None:
-    model = platform["no_registry"]
+@pytest.fixture(scope="module")
+def without_registry(running: HostPlatform, held: None) -> Model:
+    """A model whose retraining began while the registry was away."""
+    model = running["no_registry"]
     model.held()
-    platform.mlflow.stop()
+    running.mlflow.stop()
     try:
         model.go_on()
         model.started("candidate_model")
         assert model.runs("monitor")[0].status == dg.DagsterRunStatus.SUCCESS
         time.sleep(8)
     finally:
-        platform.mlflow.start()
-    promoted_once(model)
+        running.mlflow.start()
+    return model
 
 
-def test_a_restarted_database_costs_at_most_a_run(platform: HostPlatform) -> None:
-    model = platform["restarted_database"]
+@pytest.fixture(scope="module")
+def without_database(running: HostPlatform, held: None, without_registry: Model) -> Model:
+    """A model in both of whose runs the database was away; another waits for the registry meanwhile."""
+    model = running["restarted_database"]
     model.held()
-    platform.restart_database(away_seconds=3)
+    running.restart_database(away_seconds=3)
     model.go_on()
     model.started("candidate_model")
-    platform.restart_database(away_seconds=3)
-    promoted_once(model)
+    running.restart_database(away_seconds=3)
+    return model
+
+
+@pytest.mark.usefixtures("faults", "without_database")
+def test_a_registry_that_is_away_holds_up_the_candidate_only(without_registry: Model) -> None:
+    promoted_once(without_registry)
+
+
+@pytest.mark.usefixtures("faults")
+def test_a_restarted_database_costs_at_most_a_run(without_database: Model) -> None:
+    promoted_once(without_database)
 
 
 def test_nothing_is_left_in_the_cluster(platform: HostPlatform) -> None:

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 from orchestration.harness import World, day, days, succeeded
 
-from retrain_assets.orchestration import arrivals, deciding
+from retrain_assets.orchestration import deciding, retries
 from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
 from retrain_assets.orchestration.keys import retrain_keys
 
@@ -64,7 +64,7 @@ def test_a_run_that_fails_or_is_tried_again_while_a_tick_reads_is_not_asked_for_
 ) -> None:
     """Dagster notes that a run will be tried again after its failure, and by which run after that has begun."""
     died = one_that_failed(world)
-    read = arrivals.runs_in_progress
+    read = retries.runs_in_progress
 
     def is_tried_again(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun]:
         found = read(instance)
@@ -74,8 +74,25 @@ def test_a_run_that_fails_or_is_tried_again_while_a_tick_reads_is_not_asked_for_
         instance.add_run_tags(died.run_id, tags)
         return found
 
-    monkeypatch.setattr(arrivals, "runs_in_progress", is_tried_again)
+    monkeypatch.setattr(retries, "runs_in_progress", is_tried_again)
     assert asked_for(world) == []
+
+
+def test_a_retraining_that_dagster_is_about_to_try_again_is_not_asked_for_beside_it(
+    world: World,
+) -> None:
+    world.add()
+    world.ingest(*days(1, 6))
+    died = dg.DagsterRun(
+        "__ASSET_JOB",
+        status=dg.DagsterRunStatus.FAILURE,
+        asset_selection=frozenset(retrain_keys("churn", partitioned=True)),
+        tags={"dagster/will_retry": "true"},
+    )
+    world.instance.add_run(died)
+    assert world.loop.evaluate("freshness_sensor") == []
+    world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "false"})
+    assert len(world.loop.evaluate("freshness_sensor")) == 1
 
 
 def test_a_failed_run_of_which_dagster_has_not_said_whether_it_tries_again_is_waited_for(
