@@ -39,8 +39,9 @@ test: $(STAMP)  ## All tests
 	@$(BIN)/pytest -n 2 --dist loadfile
 
 # On one cluster beside each other: what clusters do to runs, and the deployment with its fleet.
+K8S_TESTS ?= tests/k8s
 test-k8s: $(STAMP)  ## Tests on a real cluster: ../shared/kube, or KUBECONFIG and RETRAIN_K8S_HOST
-	@$(BIN)/pytest -n 2 --dist loadfile -m k8s --durations=12 tests/k8s
+	@$(BIN)/pytest -n 2 --dist loadfile -m k8s --durations=12 $(K8S_TESTS)
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
