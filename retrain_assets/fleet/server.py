@@ -30,6 +30,7 @@ from retrain_assets.fleet.snapshot import Snapshot
 __all__ = ["Cache", "application"]
 
 _LOG = logging.getLogger(__name__)
+_WHEN = frozenset({"as_of", "confirmed_at", "runs_since"})
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -168,6 +169,6 @@ class _Answers:
 
 def _tag(data: dict[str, Any]) -> str:
     """Changes with everything that the page shows but the moment of reading and what follows from it."""
-    steady = {key: value for key, value in data.items() if key not in ("as_of", "runs_since")}
+    steady = {key: value for key, value in data.items() if key not in _WHEN}
     text = json.dumps(steady, sort_keys=True)
     return f'"{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"'
