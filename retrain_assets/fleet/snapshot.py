@@ -113,15 +113,15 @@ def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float)
         return None
 
 
-def confirm(home: Path, as_of: datetime, now: datetime) -> str:
-    """Say that nothing has happened between `as_of` and now: the snapshot of then is as good as new.
+def confirm(home: Path, since: datetime, now: datetime) -> str:
+    """Say that nothing has happened between `since` and now: what was read in between is as good as new.
 
-    It is said of the snapshot that was read at `as_of` and of no other that may be in `home` by now.
+    Of a snapshot that somebody slower had begun to read before, and may leave later, it is not said.
 
     Returns:
         Why it could not be written, "" where it was, as `Snapshot.leave`.
     """
-    text = json.dumps({"as_of": as_of.isoformat(), "confirmed_at": now.isoformat()})
+    text = json.dumps({"since": since.isoformat(), "confirmed_at": now.isoformat()})
     try:
         write_atomically(home / _CONFIRMED, text)
     except StatusError as error:
@@ -130,12 +130,13 @@ def confirm(home: Path, as_of: datetime, now: datetime) -> str:
 
 
 def _confirmed(home: Path, as_of: datetime) -> datetime | None:
-    """When the snapshot of `as_of` was last confirmed."""
+    """When the snapshot that was read at `as_of` was last confirmed; None where it was not, or not since."""
     try:
         document = json.loads((home / _CONFIRMED).read_text(encoding="utf-8"))
-        if datetime.fromisoformat(document["as_of"]) != as_of:
-            return None
-        return max(as_of, datetime.fromisoformat(document["confirmed_at"]))
+        since, until = (
+            datetime.fromisoformat(document[name]) for name in ("since", "confirmed_at")
+        )
+        return until if since <= as_of < until else None
     except (OSError, KeyError, TypeError, ValueError):
         # Nobody has confirmed it, or a failing disk wrote that: the snapshot is as old as it says.
         return None

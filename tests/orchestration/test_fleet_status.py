@@ -211,7 +211,7 @@ def _aged(world: World, cursor: str | None, seconds: float) -> str:
         path = world.settings.home / name
         if path.exists():
             document = json.loads(path.read_text(encoding="utf-8"))
-            for field in ("as_of", "confirmed_at"):
+            for field in {"as_of", "since", "confirmed_at"} & document.keys():
                 then = datetime.fromisoformat(document[field]) - timedelta(seconds=seconds)
                 document[field] = then.isoformat()
             path.write_text(json.dumps(document), encoding="utf-8")
@@ -291,16 +291,19 @@ def test_what_happens_makes_the_snapshot_old(
     assert (found.confirmed_at, found.as_of > before.as_of) == (None, True)
 
 
-def test_a_confirmation_is_about_one_snapshot(world: World) -> None:
+def test_a_confirmation_is_not_about_what_was_read_before(world: World) -> None:
     world.add()
     world.first_champion()
     _, cursor = _tick(world)
     cursor = _aged(world, cursor, 300)
     path = world.settings.home / "status.json"
     document = json.loads(path.read_text(encoding="utf-8"))
-    earlier = datetime.fromisoformat(document["as_of"]) - timedelta(seconds=1)
+    as_of = datetime.fromisoformat(document["as_of"])
+    earlier, later = (as_of + timedelta(seconds=seconds) for seconds in (-1, 100))
     _tick(world, cursor)
     assert _left(world) is not None
+    path.write_text(json.dumps(document | {"as_of": later.isoformat()}), encoding="utf-8")
+    assert _left(world) is not None, "somebody else's, who read what was so all the time"
     path.write_text(json.dumps(document | {"as_of": earlier.isoformat()}), encoding="utf-8")
     assert _left(world) is None, "somebody else's, who had begun to read earlier"
 
