@@ -1,6 +1,5 @@
 """The decision ledger, on every database that it supports."""
 
-import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +20,7 @@ def decisions(request: pytest.FixtureRequest, tmp_path: Path) -> Decisions:
     if request.param == "sqlite":
         return Decisions(Ledger(f"sqlite:///{tmp_path / 'ledger.db'}"))
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return Decisions(Ledger(server.create_database(f"decisions_{uuid.uuid4().hex}")))
+    return Decisions(Ledger(server.create_database("decisions")))
 
 
 def entry(

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'led%ger.db'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.create_database(f"migrations_{uuid.uuid4().hex}")
+    return server.create_database("migrations")
 
 
 def row(sequence: int) -> dict[str, object]:

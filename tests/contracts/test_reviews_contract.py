@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     server: PostgresServer = request.getfixturevalue("postgres_server")
-    return server.create_database(f"reviews_{uuid.uuid4().hex}")
+    return server.create_database("reviews")
 
 
 @pytest.fixture

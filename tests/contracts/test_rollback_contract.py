@@ -19,9 +19,7 @@ def ledger(request, tmp_path):
     if request.param == "sqlite":
         return Ledger(f"sqlite:///{tmp_path / 'ledger.db'}")
     server = request.getfixturevalue("postgres_server")
-    database = f"rollback_{abs(hash(request.node.name)) % 10**8}"
-    server.create_database(database)
-    return Ledger(server.url(database))
+    return Ledger(server.create_database("rollback"))
 
 
 def promote(ledger, version, expected, run_id=None):

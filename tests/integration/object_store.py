@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,10 +62,11 @@ class ObjectStore:
         """The same as options of s3fs."""
         return {"endpoint_url": self.endpoint, "key": self.key, "secret": self.secret}
 
-    def create_bucket(self, name: str) -> str:
-        """Make a bucket; returns its URL once the server knows it for good."""
+    def create_bucket(self, purpose: str) -> str:
+        """Make a bucket, of a name that no other test has; returns its URL once the server knows it for good."""
         import s3fs
 
+        name = f"{purpose}-{uuid.uuid4().hex}"
         store = s3fs.S3FileSystem(**self.options)
         store.mkdir(name)
         deadline = time.monotonic() + 60

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ class PostgresServer:
             "postgresql+psycopg2", USER, password, "127.0.0.1", self.port, database
         ).render_as_string(hide_password=False)
 
-    def create_database(self, name: str) -> str:
-        """Create an empty database and return its URL."""
+    def create_database(self, purpose: str) -> str:
+        """Create an empty database, of a name that no other test has, and return its URL."""
+        name = f"{purpose}_{uuid.uuid4().hex}"
         engine = sa.create_engine(self.url(), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(f'CREATE DATABASE "{name}"')

@@ -18,6 +18,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import s3fs
+import sqlalchemy as sa
 import yaml
 from integration.object_store import ObjectStore
 from integration.postgres import PASSWORD, USER, PostgresServer
@@ -58,7 +59,7 @@ def mlflow_server(folder: Path, database: str, artifacts: str) -> Iterator[str]:
 
 
 def dagster_yaml(server: PostgresServer) -> str:
-    server.create_database("dagster")
+    database = sa.make_url(server.create_database("dagster")).database
     return yaml.safe_dump(
         {
             "telemetry": {"enabled": False},
@@ -67,7 +68,7 @@ def dagster_yaml(server: PostgresServer) -> str:
                     "postgres_db": {
                         "username": USER, "password": PASSWORD, "hostname": "127.0.0.1",
                         # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3.
-                        "scheme": "postgresql+psycopg2", "db_name": "dagster", "port": server.port,
+                        "scheme": "postgresql+psycopg2", "db_name": database, "port": server.port,
                     }
                 }
             },
@@ -104,5 +105,5 @@ def test_pods_without_a_common_disk_work_as_one(
         assert retraining.platform.registry.aliases("churn")["champion"] == "1"
         left = sorted(path.name for path in (tmp_path / "home").rglob("*") if path.is_file())
     assert left == [], "a step has written to a disk that other pods do not have"
-    stored = s3fs.S3FileSystem(**object_store.options).find("production")
+    stored = s3fs.S3FileSystem(**object_store.options).find(bucket)
     assert {path.split("/")[1] for path in stored} == {"tables", "models"}

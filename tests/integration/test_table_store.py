@@ -29,7 +29,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> TableStore:
     if request.param == "s3":
         swift: ObjectStore = request.getfixturevalue("object_store")
         request.getfixturevalue("object_store_environment")
-        return TableStore(f"{swift.create_bucket(f'tables-{uuid.uuid4().hex}')}/store")
+        return TableStore(swift.create_bucket("tables") + "/store")
     bases = {
         "local": str(tmp_path / "store"),
         "file": f"file://{tmp_path}/store",
