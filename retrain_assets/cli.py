@@ -399,14 +399,12 @@ def status(
 
 
 def _snapshot(specs: Path, models: tuple[str, ...], max_age: float) -> "Snapshot":
-    """The status of all models: from the file in RETRAIN_HOME where it is young enough, else read."""
-    from datetime import UTC, datetime
+    """The status of all models: the newest that was left, where it is young enough, else read."""
+    from retrain_assets.fleet.snapshot import specs_digest
 
-    from retrain_assets.fleet.snapshot import read_snapshot, specs_digest
-    from retrain_assets.settings import Settings
-
-    home, key = Settings.load().home, specs_digest([specs])
-    snapshot = read_snapshot(home, key, datetime.now(UTC), max_age)
+    platform, key = _platform(), specs_digest([specs])
+    home = platform.settings.home
+    snapshot = _young_snapshot(platform, key, max_age) if max_age else None
     if snapshot is not None and {row.model for row in snapshot.rows} >= set(models):
         return snapshot
     from retrain_assets.spec.loading import load_specs
@@ -421,6 +419,19 @@ def _snapshot(specs: Path, models: tuple[str, ...], max_age: float) -> "Snapshot
     if problem:
         click.echo(f"warning: {problem}", err=True)
     return snapshot
+
+
+def _young_snapshot(platform: "Platform", key: str, max_age: float) -> "Snapshot | None":
+    """The sensor's snapshot, or this command's own where that is newer; None where both are old."""
+    from datetime import UTC, datetime
+
+    from retrain_assets.fleet.shared_snapshot import SharedSnapshot
+    from retrain_assets.fleet.snapshot import read_snapshot
+
+    left = (SharedSnapshot(platform.ledger).read(key), read_snapshot(platform.settings.home, key))
+    now = datetime.now(UTC)
+    young = [one for one in left if one is not None and one.is_young(now, max_age)]
+    return max(young, key=lambda one: one.good_until, default=None)
 
 
 def _check_known(strangers: set[str], known: set[str], specs: Path) -> None:
@@ -523,7 +534,7 @@ def now(
                 for row in retrain_now(wanted, partition, jobs, settings, ready):
                     rows.append(row)
                     advance(row)
-            _forget_status(settings.home)
+            _forget_status(_platform())
         except RetrainError as error:
             _fail(str(error))
         except KeyboardInterrupt:
@@ -672,7 +683,7 @@ def rollback(model: str, to_version: str | None, reason: str, by: str | None, sp
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform.settings.home)
+    _forget_status(platform)
     if now.sequence == before.sequence:
         click.echo(f"{model}: v{now.version} is champion already ({now.kind}); nothing was changed")
     else:
@@ -721,7 +732,7 @@ def promote(
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform.settings.home)
+    _forget_status(platform)
     if not new:
         click.echo(f"{model}: v{number} was {review.signed} before; nothing was changed")
         return
@@ -753,7 +764,7 @@ def reject(model: str, version: str, reason: str, by: str | None) -> None:
         )
     except RetrainError as error:
         _fail(str(error))
-    _forget_status(platform.settings.home)
+    _forget_status(platform)
     what = f"v{number} was {review.signed} before; nothing was changed"
     click.echo(f"{model}: {f'v{number} rejected and recorded' if new else what}")
 
@@ -793,14 +804,16 @@ def _required(reason: str | None) -> str:
     return reason
 
 
-def _forget_status(home: Path) -> None:
+def _forget_status(platform: "Platform") -> None:
     """The next `retrain status` reads again, so that whoever changed something sees it."""
-    from retrain_assets.errors import StatusError
+    from retrain_assets.errors import RetrainError
+    from retrain_assets.fleet.shared_snapshot import SharedSnapshot
     from retrain_assets.fleet.snapshot import forget
 
     try:
-        forget(home)
-    except StatusError as error:  # what the command was for is done
+        forget(platform.settings.home)
+        SharedSnapshot(platform.ledger).forget()
+    except RetrainError as error:  # what the command was for is done
         click.echo(f"warning: {error}", err=True)
 
 
@@ -848,7 +861,7 @@ def _print_status(rows: "list[StatusRow]", snapshot: "Snapshot") -> None:
     when = f"as of {snapshot.as_of:%Y-%m-%d %H:%M:%S} UTC"
     if snapshot.confirmed_at is not None:
         when += f", nothing has happened up to {snapshot.confirmed_at:%H:%M:%S}"
-    age = (now - (snapshot.confirmed_at or snapshot.as_of)).total_seconds()
+    age = (now - snapshot.good_until).total_seconds()
     when += f", {duration(age)} ago; --max-age 0 reads now" if age > 2 else ""
     click.echo("\n".join([*groups, f"{click.style(head, bold=True)}  ({when})"]))
 

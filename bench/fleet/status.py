@@ -5,7 +5,7 @@
 
 Makes specs, a ledger and a Dagster instance (drift reports with 30 kB of Markdown each, as real ones
 have, and the runs of a week), then runs the command in processes of its own: reading everything
-(`--max-age 0`), and showing the snapshot that the first one has left. The least of three.
+(`--max-age 0`), and showing a snapshot as the sensor `fleet_status` leaves it. The least of three.
 """
 
 import os
@@ -20,6 +20,8 @@ from pathlib import Path
 import dagster as dg
 import yaml
 
+from retrain_assets.fleet.shared_snapshot import SharedSnapshot
+from retrain_assets.fleet.snapshot import forget, read_snapshot, specs_digest
 from retrain_assets.orchestration.keys import asset_key, monitor_keys
 from retrain_assets.policy.record import Entry
 from retrain_assets.promotion.decisions import Decisions, Judgement
@@ -93,6 +95,14 @@ def make_instance(home: Path, names: list[str]) -> None:
                 )  # fmt: skip
 
 
+def share(folder: Path, url: str) -> None:
+    """Put what the command has left in its file where the sensor would."""
+    found = read_snapshot(folder / "home", specs_digest([folder / "model_specs"]))
+    assert found is not None
+    SharedSnapshot(Ledger(url)).leave(found)
+    forget(folder / "home")
+
+
 def measure(folder: Path, *arguments: str) -> tuple[float, int]:
     """CPU seconds, and the largest resident size so far, in MB."""
     variables = {
@@ -119,9 +129,11 @@ def main() -> None:
             names = [f"model_{i:04}" for i in range(count)]
             make_specs(folder / "model_specs", names)
             (folder / "home").mkdir()
-            make_ledger(f"sqlite:///{folder / 'home' / 'ledger.db'}", names)
+            url = f"sqlite:///{folder / 'home' / 'ledger.db'}"
+            make_ledger(url, names)
             make_instance(folder / "home" / "dagster", names)
             live, size = measure(folder, "--max-age", "0")
+            share(folder, url)
             young, _ = measure(folder, "--max-age", "3600")
             print(f"{count:>7} {live:>16.2f} {young:>16.2f} {size:>8}", flush=True)
 

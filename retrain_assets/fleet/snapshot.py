@@ -1,19 +1,20 @@
 """A snapshot: the status of the whole fleet at one moment, and its file.
 
-Belongs here: reading and writing `status.json` in RETRAIN_HOME, and telling whether it may be shown.
-Does not: gathering rows, and finding out whether anything has happened since (the orchestration's).
+Belongs here: what a snapshot is, how old, about which specs; `status.json` in RETRAIN_HOME. Does not:
+gathering rows, the snapshot of the fleet's sensor (`shared_snapshot`), finding out whether anything has
+happened since (the orchestration's).
 
-Reading 1,000 models costs seconds, most of them for imports and for the event log. Whoever has just
-read them leaves the snapshot behind (the sensor `fleet_status`, `retrain dashboard`, `retrain status`
-itself), and `retrain status` shows it, with its age, while it is young and about the same specs. It stays
-young for as long as the sensor confirms that nothing has happened since.
+Reading 1,000 models costs seconds, most of them for imports and for the event log. `retrain status` and
+`retrain dashboard` leave what they have read in the file, the sensor `fleet_status` in the ledger's
+database, and `retrain status` shows the newer one, with its age, while it is young and about the same
+specs.
 """
 
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +23,10 @@ from typing import Any
 from retrain_assets.errors import StatusError
 from retrain_assets.fleet.status import StatusRow
 
-__all__ = ["Snapshot", "confirm", "forget", "read_snapshot", "specs_digest", "write_atomically"]
+__all__ = ["Snapshot", "forget", "read_snapshot", "specs_digest", "write_atomically"]
 
 _VERSION = 1
 _FILE = "status.json"
-_CONFIRMED = "status_confirmed.json"
 _SPEC_ENDINGS = (".yaml", ".yml", ".csv", ".parquet")
 
 
@@ -54,11 +54,46 @@ class Snapshot:
         return {
             "version": _VERSION,
             "as_of": self.as_of.isoformat(),
-            "confirmed_at": (self.confirmed_at or self.as_of).isoformat(),
+            "confirmed_at": self.good_until.isoformat(),
             "specs": self.specs,
             "runs_since": self.runs_since.isoformat(),
             "models": [row.to_dict() for row in self.rows],
         }
+
+    @classmethod
+    def from_json(
+        cls, text: str | bytes, specs: str, confirmed_at: datetime | None = None
+    ) -> "Snapshot | None":
+        """The snapshot that `to_dict` was called on; None of another release or about other specs.
+
+        Args:
+            text: what somebody has stored.
+            specs: digest of the spec files as they are now.
+            confirmed_at: until when nothing had happened since.
+        """
+        try:
+            document = json.loads(text)
+            if document["version"] != _VERSION or document["specs"] != specs:
+                return None
+            return cls(
+                as_of=datetime.fromisoformat(document["as_of"]),
+                specs=specs,
+                runs_since=datetime.fromisoformat(document["runs_since"]),
+                rows=tuple(StatusRow.from_dict(row) for row in document["models"]),
+                confirmed_at=confirmed_at,
+            )
+        except (KeyError, TypeError, ValueError):
+            # A cache that another release or a failing disk wrote: what it stands for is read again.
+            return None
+
+    @property
+    def good_until(self) -> datetime:
+        """Until when it is known to have been so."""
+        return self.confirmed_at or self.as_of
+
+    def is_young(self, now: datetime, max_age_seconds: float) -> bool:
+        """Whether it may be shown; one from the future may not: a clock is wrong."""
+        return 0 <= (now - self.good_until).total_seconds() <= max_age_seconds
 
     def leave(self, home: Path) -> str:
         """Leave it in `home` for others, atomically; the last of two writers stays.
@@ -75,71 +110,23 @@ class Snapshot:
         return ""
 
 
-def read_snapshot(home: Path, specs: str, now: datetime, max_age_seconds: float) -> Snapshot | None:
-    """The snapshot in `home`, if it is young, of this release and about these specs.
+def read_snapshot(home: Path, specs: str) -> Snapshot | None:
+    """The snapshot in `home`, if it is of this release and about these specs.
 
     Args:
         home: RETRAIN_HOME.
         specs: digest of the spec files as they are now.
-        now: the moment.
-        max_age_seconds: the oldest that is put up with, counted from when it was last confirmed.
 
     Raises:
         StatusError: the file is there and cannot be read.
     """
     try:
-        text = (home / _FILE).read_text(encoding="utf-8")
+        text = (home / _FILE).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StatusError(f"{home / _FILE} cannot be read: {error.strerror or error}") from None
-    try:
-        document = json.loads(text)
-        if document["version"] != _VERSION or document["specs"] != specs:
-            return None
-        as_of = datetime.fromisoformat(document["as_of"])
-        confirmed = _confirmed(home, as_of)
-        if not 0 <= (now - (confirmed or as_of)).total_seconds() <= max_age_seconds:
-            return None
-        return Snapshot(
-            as_of=as_of,
-            specs=specs,
-            runs_since=datetime.fromisoformat(document["runs_since"]),
-            rows=tuple(StatusRow.from_dict(row) for row in document["models"]),
-            confirmed_at=confirmed,
-        )
-    except (KeyError, TypeError, ValueError):
-        # A cache that another release or a failing disk wrote: what it stands for is read again.
-        return None
-
-
-def confirm(home: Path, since: datetime, now: datetime) -> str:
-    """Say that nothing has happened between `since` and now: what was read in between is as good as new.
-
-    Of a snapshot that somebody slower had begun to read before, and may leave later, it is not said.
-
-    Returns:
-        Why it could not be written, "" where it was, as `Snapshot.leave`.
-    """
-    text = json.dumps({"since": since.isoformat(), "confirmed_at": now.isoformat()})
-    try:
-        write_atomically(home / _CONFIRMED, text)
-    except StatusError as error:
-        return str(error)
-    return ""
-
-
-def _confirmed(home: Path, as_of: datetime) -> datetime | None:
-    """When the snapshot that was read at `as_of` was last confirmed; None where it was not, or not since."""
-    try:
-        document = json.loads((home / _CONFIRMED).read_text(encoding="utf-8"))
-        since, until = (
-            datetime.fromisoformat(document[name]) for name in ("since", "confirmed_at")
-        )
-        return until if since <= as_of < until else None
-    except (OSError, KeyError, TypeError, ValueError):
-        # Nobody has confirmed it, or a failing disk wrote that: the snapshot is as old as it says.
-        return None
+    return Snapshot.from_json(text, specs)
 
 
 def forget(home: Path) -> None:
@@ -155,20 +142,30 @@ def forget(home: Path) -> None:
 
 
 def specs_digest(paths: Iterable[Path | str]) -> str:
-    """Digest of the names and contents of spec files and of the tables of fleets beside them."""
+    """Digest of the names and contents of spec files and of the tables of fleets beside them.
+
+    The same for the same files in another folder: those of an image and of a checkout. Hidden files
+    and folders are no spec files; a mounted ConfigMap has such, named after the moment.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for given in map(Path, paths):
-        files = (
-            sorted(path for path in given.rglob("*") if path.suffix in _SPEC_ENDINGS)
-            if given.is_dir()
-            else [given]
-        )
+        folder, files = given.parent, [given]
+        if given.is_dir():
+            folder, files = given, sorted(_spec_files(given))
         for file in files:
             if file.is_file():
                 content = file.read_bytes()
-                digest.update(f"{file.absolute()}\0{len(content)}\0".encode())
+                digest.update(f"{os.path.relpath(file, folder)}\0{len(content)}\0".encode())
                 digest.update(content)
     return digest.hexdigest()
+
+
+def _spec_files(folder: Path) -> Iterator[Path]:
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.endswith(_SPEC_ENDINGS) and not name.startswith("."):
+                yield Path(where, name)
 
 
 def write_atomically(path: Path, text: str) -> None:

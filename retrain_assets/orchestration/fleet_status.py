@@ -3,7 +3,7 @@
 https://docs.dagster.io/guides/automate/sensors
 
 Belongs here: the asset, and the sensor that keeps it and the snapshot up to date. Does not: rows (`status`),
-the table (`fleet.markdown`), who believes a snapshot (`fleet.snapshot`).
+the table (`fleet.markdown`), who believes a snapshot (`fleet.snapshot`, `fleet.shared_snapshot`).
 
 The sensor reports the materialization itself instead of requesting a run, which would cost 5 CPU
 seconds to start for a second of reading, and whose own end would ask for the next.
@@ -17,7 +17,8 @@ from typing import Any
 
 import dagster as dg
 
-from retrain_assets.fleet.snapshot import Snapshot, confirm
+from retrain_assets.fleet.shared_snapshot import SharedSnapshot
+from retrain_assets.fleet.snapshot import Snapshot
 from retrain_assets.orchestration.platform import Platform
 from retrain_assets.orchestration.status import read_fleet
 from retrain_assets.settings import Settings
@@ -108,8 +109,8 @@ def _tick(
         # Looked at before all is read: what happens meanwhile is seen by the next tick.
         happened = _happened(context, specs_key)
         known = happened is not None and happened == before.get("happened")
-        if known and since < _AT_LEAST_EVERY_SECONDS:
-            return _confirmed(context, before["as_of"], now)
+        if known and since < _AT_LEAST_EVERY_SECONDS and _confirm(context, before["as_of"], now):
+            return dg.SkipReason("nothing has happened since")
         if since < max(_AT_MOST_EVERY_SECONDS, before["took"] / _SHARE_OF_TIME):
             return dg.SkipReason("renewed a moment ago")
         began, ended = time.process_time(), _last_ended(context.instance)
@@ -133,13 +134,11 @@ def _tick(
     )
 
 
-def _confirmed(context: dg.SensorEvaluationContext, as_of: str, now: float) -> dg.SkipReason:
+def _confirm(context: dg.SensorEvaluationContext, as_of: str, now: float) -> bool:
+    """Whether there is a snapshot to confirm: who changes a champion by hand removes it."""
     platform: Platform = context.resources.platform
     moment = datetime.fromtimestamp(now, UTC)
-    problem = confirm(platform.settings.home, datetime.fromisoformat(as_of), moment)
-    if problem:
-        context.log.warning(problem)
-    return dg.SkipReason("nothing has happened since")
+    return SharedSnapshot(platform.ledger).confirm(datetime.fromisoformat(as_of), moment)
 
 
 def _happened(context: dg.SensorEvaluationContext, specs_key: str) -> list[Any] | None:
@@ -171,9 +170,7 @@ def _read(
 ) -> Snapshot:
     platform: Platform = context.resources.platform
     snapshot = read_fleet(context.instance, platform, specs, specs_key)
-    problem = snapshot.leave(platform.settings.home)
-    if problem:
-        context.log.warning(problem)
+    SharedSnapshot(platform.ledger).leave(snapshot)
     return snapshot
 
 

@@ -227,7 +227,7 @@ class Ledger:
         return {model: int(count) for model, count in rows}
 
     def newest_ids(self) -> list[int]:
-        """The newest row number of each table, 0 of an empty one; one query.
+        """The newest row number of each append-only table, 0 of an empty one; one query.
 
         Rows are only ever inserted: as long as these stay, nothing was written.
         """
@@ -236,6 +236,7 @@ class Ledger:
         newest = [
             sa.select(sa.func.coalesce(sa.func.max(table.c.id), 0)).scalar_subquery()
             for table in metadata().sorted_tables
+            if "id" in table.c
         ]
         with self.database.transaction() as connection:
             return [int(number) for number in connection.execute(sa.select(*newest)).one()]

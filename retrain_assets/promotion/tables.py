@@ -24,13 +24,14 @@ __all__ = [
     "outcomes",
     "promotions",
     "reviews",
+    "status_snapshots",
 ]
 
 VERSION_TABLE = "retrain_schema"
 """Where the revision of the database stands. Not `alembic_version`: MLflow and Dagster use that name,
 and a team may give all three one database."""
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """All revisions, oldest first; the last is the one of this release. Written out, since asking Alembic
 would cost every process its import."""
 
@@ -146,6 +147,14 @@ def metadata() -> "MetaData":
         sa.Column("problem", sa.Text, nullable=False),
         sa.Column("recorded_at", sa.String(40), nullable=False),
     )
+    sa.Table(
+        "status_snapshots",
+        found,
+        sa.Column("specs", sa.String(32), primary_key=True),
+        sa.Column("as_of", sa.String(40), nullable=False),
+        sa.Column("confirmed_at", sa.String(40)),
+        sa.Column("body", sa.LargeBinary, nullable=False),
+    )
     return found
 
 
@@ -177,3 +186,8 @@ def judgements() -> "Table":
 def data_states() -> "Table":
     """One row per partition whose data turned out bad, and one when it was mended; append-only."""
     return metadata().tables["data_states"]
+
+
+def status_snapshots() -> "Table":
+    """One row per state of the spec files: the fleet's status as last read, compressed; replaced."""
+    return metadata().tables["status_snapshots"]

@@ -1,7 +1,9 @@
 """One deployment: from nothing to the first promotion, what its pods may do, and a fleet of recommenders that ask
 for their first training at once, on a node with two GPUs."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -329,10 +331,33 @@ def test_status_works_from_outside_the_cluster(fleet_deployed: Deployment, tmp_p
     specs.mkdir()
     for name, content in fleet_files().items():
         (specs / name).write_text(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "retrain_assets.cli", "status", "--json", "--specs", str(specs)],
-        env={**os.environ, **fleet_deployed.environment(), "DAGSTER_HOME": str(tmp_path)},
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count('"champion') >= SIZE
+
+    def status(home: str, *arguments: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "retrain_assets.cli", "status", "--json", "--specs", str(specs),
+             *arguments],
+            env={**os.environ, **fleet_deployed.environment(), "DAGSTER_HOME": str(tmp_path),
+                 "RETRAIN_HOME": str(tmp_path / home)},
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def champions(status: dict[str, Any]) -> list[str]:
+        return [row["model"] for row in status["models"] if row["champion"] and row["value"]]
+
+    now = status("reader", "--max-age", "0")
+    assert len(champions(now)) >= SIZE
+    fleet_deployed.automate("fleet_status_sensor", True)
+    try:
+
+        def left_by_the_sensor() -> list[str]:
+            found = status("another")
+            shutil.rmtree(tmp_path / "another")  # what it has read itself, if it has
+            return champions(found) if found["confirmed_at"] > found["as_of"] else []
+
+        seen = wait_until("the sensor has confirmed its snapshot", 180, left_by_the_sensor)
+        assert seen == champions(now)
+    finally:
+        fleet_deployed.automate("fleet_status_sensor", False)

@@ -14,9 +14,10 @@ import yaml
 from click.testing import CliRunner
 from orchestration.harness import World, base_spec, day, days, succeeded
 
-from retrain_assets.cli import main
+from retrain_assets.cli import _forget_status, main
 from retrain_assets.errors import LedgerError
-from retrain_assets.fleet.snapshot import Snapshot, read_snapshot, specs_digest
+from retrain_assets.fleet.shared_snapshot import SharedSnapshot
+from retrain_assets.fleet.snapshot import Snapshot, specs_digest
 from retrain_assets.fleet.status import StatusRow
 from retrain_assets.orchestration import fleet_status as module
 from retrain_assets.orchestration import status
@@ -172,8 +173,7 @@ def test_the_sensor_reports_the_fleet_without_a_run_and_leaves_the_snapshot(worl
     assert event.metadata["state/healthy"].value == 1
     assert "| churn | healthy | v1" in event.metadata["fleet"].value
     assert event.metadata["trends"].value.startswith("![drift scores](data:image/svg+xml,")
-    key = specs_digest([world.specs_folder])
-    left = read_snapshot(world.settings.home, key, datetime.now(UTC), 60)
+    left = _left(world)
     assert left is not None
     assert [row.model for row in left.rows] == ["churn"]
     assert cursor is not None
@@ -201,20 +201,22 @@ def test_it_renews_after_a_run_has_ended_and_each_hour_and_never_for_itself(worl
 
 
 def _left(world: World, max_age_seconds: float = 60.0) -> Snapshot | None:
-    key = specs_digest([world.specs_folder])
-    return read_snapshot(world.settings.home, key, datetime.now(UTC), max_age_seconds)
+    found = SharedSnapshot(world.platform.ledger).read(specs_digest([world.specs_folder]))
+    if found is None or not found.is_young(datetime.now(UTC), max_age_seconds):
+        return None
+    return found
 
 
 def _aged(world: World, cursor: str | None, seconds: float) -> str:
     """The snapshot and what was said of it, so many seconds later."""
-    for name in ("status.json", "status_confirmed.json"):
-        path = world.settings.home / name
-        if path.exists():
-            document = json.loads(path.read_text(encoding="utf-8"))
-            for field in {"as_of", "since", "confirmed_at"} & document.keys():
-                then = datetime.fromisoformat(document[field]) - timedelta(seconds=seconds)
-                document[field] = then.isoformat()
-            path.write_text(json.dumps(document), encoding="utf-8")
+    shared = SharedSnapshot(world.platform.ledger)
+    found = shared.read(specs_digest([world.specs_folder]))
+    assert found is not None
+    earlier, confirmed = found.as_of - timedelta(seconds=seconds), found.confirmed_at
+    shared.forget()
+    shared.leave(replace(found, as_of=earlier))
+    if confirmed is not None:
+        shared.confirm(earlier, confirmed - timedelta(seconds=seconds))
     state = json.loads(_shifted(cursor, seconds))
     then = datetime.fromisoformat(state["as_of"]) - timedelta(seconds=seconds)
     return json.dumps(state | {"as_of": then.isoformat()})
@@ -280,9 +282,7 @@ def test_what_happens_makes_the_snapshot_old(
     world.first_champion()
     _, cursor = _tick(world)
     cursor = _aged(world, cursor, 65)
-    before = read_snapshot(
-        world.settings.home, specs_digest([world.specs_folder]), datetime.now(UTC), 3600
-    )
+    before = _left(world, 3600)
     change(world)
     _, cursor = _tick(world, cursor)
     found = _left(world)
@@ -291,34 +291,17 @@ def test_what_happens_makes_the_snapshot_old(
     assert (found.confirmed_at, found.as_of > before.as_of) == (None, True)
 
 
-def test_a_confirmation_is_not_about_what_was_read_before(world: World) -> None:
+def test_a_snapshot_that_was_removed_is_read_anew_though_nothing_has_happened(world: World) -> None:
     world.add()
     world.first_champion()
     _, cursor = _tick(world)
-    cursor = _aged(world, cursor, 300)
-    path = world.settings.home / "status.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
-    as_of = datetime.fromisoformat(document["as_of"])
-    earlier, later = (as_of + timedelta(seconds=seconds) for seconds in (-1, 100))
+    cursor = _aged(world, cursor, 65)
+    SharedSnapshot(world.platform.ledger).forget()
+    assert _left(world) is None
     _tick(world, cursor)
-    assert _left(world) is not None
-    path.write_text(json.dumps(document | {"as_of": later.isoformat()}), encoding="utf-8")
-    assert _left(world) is not None, "somebody else's, who read what was so all the time"
-    path.write_text(json.dumps(document | {"as_of": earlier.isoformat()}), encoding="utf-8")
-    assert _left(world) is None, "somebody else's, who had begun to read earlier"
-
-
-def test_of_several_code_locations_over_one_folder_one_shows_the_whole_fleet(world: World) -> None:
-    for name, group in (("churn", "prices"), ("sales", "risk"), ("stock", "risk")):
-        world.add(name, group=group)
-    shown = {
-        group: FLEET_STATUS
-        in build_definitions(world.specs_folder, world.settings, groups=[group])
-        .resolve_asset_graph()
-        .get_all_asset_keys()
-        for group in ("prices", "risk", "nobody")
-    }
-    assert shown == {"prices": True, "risk": False, "nobody": False}
+    found = _left(world)
+    assert found is not None
+    assert found.confirmed_at is None
 
 
 def test_a_large_fleet_is_read_less_often(world: World) -> None:
@@ -400,6 +383,12 @@ def test_the_command_shows_a_young_snapshot_and_reads_again_when_told(
     page = world.folder / "fleet.html"
     assert status("--html", str(page)) == f"wrote {page}\n"
     assert '"model":"churn"' in page.read_text(encoding="utf-8")
+    world.promote(day(3))
+    _tick(world)
+    assert "v3 " in status(), "what the sensor has read since"
+    _forget_status(world.platform)
+    world.promote(day(4))
+    assert "v4 " in status(), "neither is left"
     (world.specs_folder / "churn.yaml").unlink()
     assert "1 model: 1 retired" in status(), "other specs, another status"
     assert "retired" in status("churn", "--max-age", "0")
