@@ -13,7 +13,7 @@ from integration.postgres import PostgresServer
 
 from retrain_assets.errors import LedgerError
 from retrain_assets.promotion.database import Database
-from retrain_assets.promotion.ledger import Ledger
+from retrain_assets.promotion.ledger import Candidate, Ledger
 from retrain_assets.promotion.migrations import configuration
 from retrain_assets.promotion.tables import REVISIONS, VERSION_TABLE, metadata, promotions
 
@@ -77,11 +77,30 @@ def test_a_table_of_somebody_else_is_refused_and_left_alone(url: str) -> None:
     assert sa.inspect(engine).get_table_names() == ["promotions"]
 
 
-def test_a_revision_of_a_newer_release_is_refused(url: str) -> None:
+def upgraded_by_a_newer_release(url: str, to: str) -> None:
     Ledger(url).champions()
     with sa.create_engine(url, poolclass=sa.NullPool).begin() as connection:
-        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    with pytest.raises(LedgerError, match="has revision 9999, which this release does not know"):
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '{to}'")
+        connection.exec_driver_sql("ALTER TABLE promotions ADD COLUMN cost FLOAT")
+
+
+def test_what_a_newer_release_has_added_is_no_hindrance(url: str) -> None:
+    """Taken back to the old image, a deployment goes on."""
+    upgraded_by_a_newer_release(url, "0999")
+    candidate = Candidate("churn", "1", "run", "data", "2024-01-01", "roc_auc", 0.7)
+    Ledger(url).promote(
+        candidate, expected_champion=None, actor="test", reason="better", evidence={}
+    )
+    assert Ledger(url).champions()["churn"].version == "1"
+    assert revision(url) == "0999"
+
+
+@pytest.mark.parametrize("found", ["1001", "0000", "another"])
+def test_a_revision_that_does_more_than_add_is_refused(url: str, found: str) -> None:
+    upgraded_by_a_newer_release(url, found)
+    with pytest.raises(
+        LedgerError, match=f"has revision {found}, which this release does not know"
+    ):
         Ledger(url).champions()
 
 

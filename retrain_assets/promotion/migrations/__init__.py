@@ -4,8 +4,9 @@ Belongs here: finding out which revision a database has, and applying what is mi
 tables (`promotion.tables`), the changes themselves (`versions/`, one file each, numbered).
 
 A new revision: change `tables.py`, write `versions/rNNNN_what.py` after its neighbours (the operations
-by hand, from Alembic's `op`), add the number to `REVISIONS`. Revisions only add: processes of the
-release before go on working on a database that was upgraded under them.
+by hand, from Alembic's `op`), add the number to `REVISIONS`. Revisions only add, so that a release works on
+a database that a newer one has upgraded: pods of the old image while a deployment goes on, and after
+it was taken back. One that does more takes the next thousand (`1001`), which older releases refuse.
 
 A database that is current costs one query and no import of Alembic.
 """
@@ -72,17 +73,21 @@ def _apply(connection: "Connection") -> None:
 
 
 def _is_current(connection: "Connection") -> bool:
-    """Whether the database is of this release, in one query; any doubt is left to `_revision`."""
+    """Whether this release can use the database as it is, in one query; any doubt is left to `_revision`."""
     import sqlalchemy as sa
 
     try:
-        return connection.execute(_stored_revision()).scalar() == REVISIONS[-1]
+        found = connection.execute(_stored_revision()).scalar()
+        return found == REVISIONS[-1] or (found is not None and _only_adds(found))
     except (sa.exc.OperationalError, sa.exc.ProgrammingError):
         return False  # no version table, most likely
 
 
 def _revision(connection: "Connection") -> str | None:
-    """The database's revision; None where nothing, or a release before migrations, has made it."""
+    """The database's revision; this release's own where newer ones have only added to it.
+
+    None where nothing, or a release before migrations, has made it.
+    """
     import sqlalchemy as sa
 
     if not sa.inspect(connection).has_table(VERSION_TABLE):
@@ -90,11 +95,19 @@ def _revision(connection: "Connection") -> str | None:
     found = connection.execute(_stored_revision()).scalar()
     if found is None or found in REVISIONS:
         return found
+    if _only_adds(found):
+        return REVISIONS[-1]
     raise LedgerError(
         f"the promotion ledger's database has revision {found}, which this release does not know "
         f"(its own is {REVISIONS[-1]}): a newer release has upgraded it; install that release here "
         "too, or restore the database from before the upgrade"
     )
+
+
+def _only_adds(found: str) -> bool:
+    """Whether a revision is a newer one of the same thousand."""
+    ours = REVISIONS[-1]
+    return found.isdecimal() and len(found) == len(ours) and found[0] == ours[0] and found > ours
 
 
 def _stored_revision() -> "Select[str]":
