@@ -6,7 +6,7 @@ HOME_DIR := $(if $(RETRAIN_HOME),$(RETRAIN_HOME),.retrain)
 PORT ?= 3000
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo dev test test-k8s lint lock schema clean
+.PHONY: help install demo dev test image test-k8s lint lock schema clean
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,9 @@ dev: $(STAMP) $(HOME_DIR)/dagster/dagster.yaml  ## The Dagster UI with sensors a
 
 test: $(STAMP)  ## All tests
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+image: $(STAMP)  ## The image of the cluster tests, where they look for it (as root, on Debian)
+	@cd tests && ../$(BIN)/python -c 'from k8s.cluster import build_image; print(build_image())'
 
 # On one cluster beside each other: what clusters do to runs, and the deployment with its fleet.
 K8S_TESTS ?= tests/k8s
