@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from retrain_assets.orchestration.platform import Platform
     from retrain_assets.promotion.ledger import GuardOutcome, Promotion
     from retrain_assets.promotion.reviews import Review
+    from retrain_assets.settings import Settings
     from retrain_assets.spec.fleet import Member
     from retrain_assets.spec.model import ModelSpec
 
@@ -428,10 +429,18 @@ def _young_snapshot(platform: "Platform", key: str, max_age: float) -> "Snapshot
     from retrain_assets.fleet.shared_snapshot import SharedSnapshot
     from retrain_assets.fleet.snapshot import read_snapshot
 
-    left = (SharedSnapshot(platform.ledger).read(key), read_snapshot(platform.settings.home, key))
+    left = [read_snapshot(platform.settings.home, key)]
+    if _may_have_ledger(platform.settings):
+        left.append(SharedSnapshot(platform.ledger).read(key))
     now = datetime.now(UTC)
     young = [one for one in left if one is not None and one.is_young(now, max_age)]
     return max(young, key=lambda one: one.good_until, default=None)
+
+
+def _may_have_ledger(settings: "Settings") -> bool:
+    """Whether there is anything to ask: on sqlite, asking would make the ledger first."""
+    file = Path(settings.ledger_url.removeprefix("sqlite:///"))
+    return not settings.ledger_url.startswith("sqlite") or file.exists()
 
 
 def _check_known(strangers: set[str], known: set[str], specs: Path) -> None:
@@ -440,9 +449,7 @@ def _check_known(strangers: set[str], known: set[str], specs: Path) -> None:
 
     if not strangers:
         return
-    settings = Settings.load()
-    ledger = Path(settings.ledger_url.removeprefix("sqlite:///"))
-    if not settings.ledger_url.startswith("sqlite") or ledger.exists():
+    if _may_have_ledger(Settings.load()):
         strangers = strangers - set(_platform().ledger.promotion_counts())
     if strangers:
         listed = ", ".join(sorted(known))
