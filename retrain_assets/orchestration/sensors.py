@@ -19,7 +19,13 @@ from retrain_assets.orchestration.alerting import repair_message, send_logged
 from retrain_assets.orchestration.arrivals import arrivals
 from retrain_assets.orchestration.cursors import read_cursor, written_cursor
 from retrain_assets.orchestration.deciding import BY_ITSELF, Answer, Question, answers, recorded
-from retrain_assets.orchestration.keys import asset_key, asset_keys, stages_of
+from retrain_assets.orchestration.keys import (
+    RANGE_START,
+    asset_key,
+    asset_keys,
+    models_of,
+    stages_of,
+)
 from retrain_assets.orchestration.observe import Latest, ModelState, observe, plain
 from retrain_assets.orchestration.on_demand import on_demand_sensor
 from retrain_assets.orchestration.platform import Platform
@@ -35,6 +41,7 @@ _MAX_RETRAININGS_PER_TICK = 15
 """Models; the others follow in the next tick, before everybody else."""
 _MAX_LOOKED_BACK = 10
 """Models per tick whose reports before the latest are read, one by one; the others are looked at again."""
+_WRITING = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
 _RECONCILE_SECONDS = 60
 _RETRIES_SECONDS = 20
 
@@ -296,8 +303,9 @@ def _freshness(
     champion performs worse than `retrain.on_performance` allows, has come to cost more than
     `retrain.cost`, whose data is older than `retrain.max_age`, that has `retrain.on_new_partitions` new
     ones, whose code or spec changed (`retrain.on_change`), or that is due a `retrain.follow_up`; and
-    decides about the models that are
-    retrained only when several conditions hold at once. Puts on record why the others wait."""
+    decides about the models that are retrained only when several conditions hold at once. A model
+    of which a run writes several partitions is decided about when that has ended. Puts on record why
+    the others wait."""
     from retrain_assets.errors import LedgerError
 
     platform: Platform = context.resources.platform
@@ -307,7 +315,12 @@ def _freshness(
         states = observe(
             context.instance, platform.ledger, (specs[n] for n in chosen), running=turn.running
         )
-        asking = [s for s in states.values() if "features" in s.latest and not s.decides_itself]
+        backfilled = _being_backfilled(turn.running)
+        asking = [
+            s
+            for name, s in states.items()
+            if "features" in s.latest and not s.decides_itself and name not in backfilled
+        ]
         questions = [_by_itself(state) for state in asking]
         found = [
             _worth_a_row(state, one)
@@ -323,6 +336,17 @@ def _freshness(
     _queue_again(turn, (state.spec.name for state in asking), found)
     context.update_cursor(written_cursor(turn.to_store()))
     return _asked_for(requests, found, "no champion needs to be retrained")
+
+
+def _being_backfilled(running: Sequence[dg.DagsterRun]) -> set[str]:
+    """Models of which a run is about to write several partitions: what is there is a part of them, and the
+    end of the run brings the model's turn."""
+    return {
+        name
+        for run in running
+        if RANGE_START in run.tags and run.status in _WRITING
+        for name in models_of(run.asset_selection, "features")
+    }
 
 
 def _by_itself(state: ModelState) -> Question:

@@ -9,7 +9,7 @@ from orchestration.harness import World, day, days, succeeded
 
 from retrain_assets.orchestration import deciding, retries
 from retrain_assets.orchestration.deciding import RETRY_AFTER_SECONDS
-from retrain_assets.orchestration.keys import retrain_keys
+from retrain_assets.orchestration.keys import monitor_keys, retrain_keys
 
 
 def asked_for(world: World) -> list[tuple[str, ...]]:
@@ -92,6 +92,42 @@ def test_a_retraining_that_dagster_is_about_to_try_again_is_not_asked_for_beside
     world.instance.add_run(died)
     assert world.loop.evaluate("freshness_sensor") == []
     world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "false"})
+    assert len(world.loop.evaluate("freshness_sensor")) == 1
+
+
+def test_a_model_of_which_a_run_writes_several_partitions_is_decided_about_when_that_has_ended(
+    world: World,
+) -> None:
+    """Files of partitions are there before the run has said so, and more come after them."""
+    world.add()
+    world.ingest(*days(1, 6))
+    writing = dg.DagsterRun(
+        "__ASSET_JOB",
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset(monitor_keys("churn")),
+        tags={"dagster/asset_partition_range_start": day(5)},
+    )
+    world.instance.add_run(writing)
+    assert world.loop.evaluate("freshness_sensor") == []
+    assert world.loop.evaluate("freshness_sensor") == []
+    world.instance.report_run_failed(writing)
+    assert len(world.loop.evaluate("freshness_sensor")) == 1
+
+
+def test_a_run_of_one_partition_and_one_that_waits_hold_up_no_decision(world: World) -> None:
+    world.add()
+    world.ingest(*days(1, 6))
+    for status, tags in (
+        (dg.DagsterRunStatus.STARTED, {"dagster/partition": day(7)}),
+        (dg.DagsterRunStatus.NOT_STARTED, {"dagster/asset_partition_range_start": day(7)}),
+    ):
+        run = dg.DagsterRun(
+            "__ASSET_JOB",
+            status=status,
+            asset_selection=frozenset(monitor_keys("churn")),
+            tags=tags,
+        )
+        world.instance.add_run(run)
     assert len(world.loop.evaluate("freshness_sensor")) == 1
 
 
