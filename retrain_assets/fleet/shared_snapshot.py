@@ -108,7 +108,7 @@ class SharedSnapshot:
         try:
             text = zlib.decompress(row.body)
         except zlib.error:
-            return None
+            return None  # torn, or of another release: as what `from_json` does not understand
         confirmed = None if row.confirmed_at is None else datetime.fromisoformat(row.confirmed_at)
         return Snapshot.from_json(text, specs, confirmed)
 

@@ -345,7 +345,7 @@ def test_status_works_from_outside_the_cluster(fleet_deployed: Deployment, tmp_p
         return found
 
     def champions(status: dict[str, Any]) -> list[str]:
-        return [row["model"] for row in status["models"] if row["champion"] and row["value"]]
+        return sorted(row["model"] for row in status["models"] if row["champion"] and row["value"])
 
     now = status("reader", "--max-age", "0")
     assert len(champions(now)) >= SIZE

@@ -31,6 +31,19 @@ def age(world: World, seconds: float) -> None:
     world.loop.cursors["arrivals"] = json.dumps(cursor)
 
 
+def a_run(
+    world: World, status: dg.DagsterRunStatus, keys: Sequence[dg.AssetKey], **tags: str
+) -> dg.DagsterRun:
+    """A run of these assets, of which Dagster knows no more than this; tags of Dagster without their prefix."""
+    run = dg.DagsterRun(
+        "__ASSET_JOB",
+        status=status,
+        asset_selection=frozenset(keys),
+        tags={f"dagster/{name}": value for name, value in tags.items()},
+    )
+    return world.instance.add_run(run)
+
+
 def one_that_failed(world: World) -> dg.DagsterRun:
     """The run of six days of which the third is bad."""
     world.add()
@@ -83,13 +96,8 @@ def test_a_retraining_that_dagster_is_about_to_try_again_is_not_asked_for_beside
 ) -> None:
     world.add()
     world.ingest(*days(1, 6))
-    died = dg.DagsterRun(
-        "__ASSET_JOB",
-        status=dg.DagsterRunStatus.FAILURE,
-        asset_selection=frozenset(retrain_keys("churn", partitioned=True)),
-        tags={"dagster/will_retry": "true"},
-    )
-    world.instance.add_run(died)
+    retraining = retrain_keys("churn", partitioned=True)
+    died = a_run(world, dg.DagsterRunStatus.FAILURE, retraining, will_retry="true")
     assert world.loop.evaluate("freshness_sensor") == []
     world.instance.add_run_tags(died.run_id, {"dagster/will_retry": "false"})
     assert len(world.loop.evaluate("freshness_sensor")) == 1
@@ -101,13 +109,9 @@ def test_a_model_of_which_a_run_writes_several_partitions_is_decided_about_when_
     """Files of partitions are there before the run has said so, and more come after them."""
     world.add()
     world.ingest(*days(1, 6))
-    writing = dg.DagsterRun(
-        "__ASSET_JOB",
-        status=dg.DagsterRunStatus.STARTED,
-        asset_selection=frozenset(monitor_keys("churn")),
-        tags={"dagster/asset_partition_range_start": day(5)},
-    )
-    world.instance.add_run(writing)
+    monitor = monitor_keys("churn")
+    started = dg.DagsterRunStatus.STARTED
+    writing = a_run(world, started, monitor, asset_partition_range_start=day(5))
     assert world.loop.evaluate("freshness_sensor") == []
     assert world.loop.evaluate("freshness_sensor") == []
     world.instance.report_run_failed(writing)
@@ -117,17 +121,9 @@ def test_a_model_of_which_a_run_writes_several_partitions_is_decided_about_when_
 def test_a_run_of_one_partition_and_one_that_waits_hold_up_no_decision(world: World) -> None:
     world.add()
     world.ingest(*days(1, 6))
-    for status, tags in (
-        (dg.DagsterRunStatus.STARTED, {"dagster/partition": day(7)}),
-        (dg.DagsterRunStatus.NOT_STARTED, {"dagster/asset_partition_range_start": day(7)}),
-    ):
-        run = dg.DagsterRun(
-            "__ASSET_JOB",
-            status=status,
-            asset_selection=frozenset(monitor_keys("churn")),
-            tags=tags,
-        )
-        world.instance.add_run(run)
+    monitor, status = monitor_keys("churn"), dg.DagsterRunStatus
+    a_run(world, status.STARTED, monitor, partition=day(7))
+    a_run(world, status.NOT_STARTED, monitor, asset_partition_range_start=day(7))
     assert len(world.loop.evaluate("freshness_sensor")) == 1
 
 
